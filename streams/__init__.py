@@ -1,0 +1,1 @@
+"""Everything Kafka: the engine, the lanes, the Faust runtime, producers and the command line."""

@@ -1,0 +1,1 @@
+"""The computing and the storing; no Kafka."""
