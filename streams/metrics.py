@@ -1,0 +1,194 @@
+"""Every metric of Freshet, by name, in one place. Labels are bounded; times are seconds."""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from streams.engine.ports import Clock
+from streams.vitals import Vitals
+
+# From a batch of content vectors (milliseconds) to a language model under load (minutes).
+SECONDS_BUCKETS = (
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    60,
+    300,
+)
+SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class WriterCounts(Protocol):
+    """What a knowledge lane counts of its writer since the start."""
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    repairs: int
+    saved_fingerprint: int
+    saved_coalesced: int
+
+
+class LaneMetrics:
+    """The metrics of one lane's process."""
+
+    def __init__(self, lane: str) -> None:
+        self.registry = CollectorRegistry()
+        self._lane = lane
+        registry = self.registry
+        self.records = Counter(
+            "freshet_records", "Records settled", ("lane", "outcome", "reason"), registry=registry
+        )
+        self.record_seconds = Histogram(
+            "freshet_record_seconds",
+            "Seconds from admission to settlement",
+            ("lane",),
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "freshet_batch_size",
+            "Entities a batch",
+            ("lane",),
+            buckets=SIZE_BUCKETS,
+            registry=registry,
+        )
+        self.handler_seconds = Histogram(
+            "freshet_handler_seconds",
+            "Seconds a batch spent in its handler",
+            ("lane",),
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self.retries = Counter(
+            "freshet_retries",
+            "Units tried again, by dependency",
+            ("lane", "dependency"),
+            registry=registry,
+        )
+        self.parts_encoded = Counter(
+            "freshet_parts_encoded",
+            "Texts that went through the encoder",
+            ("lane",),
+            registry=registry,
+        )
+        self.traces_dropped = Counter(
+            "freshet_traces_dropped",
+            "Trace lines dropped because Redis was slow",
+            ("lane",),
+            registry=registry,
+        )
+
+    def exposition(self) -> tuple[str, bytes]:
+        """Return the content type and body of the metrics page."""
+        return CONTENT_TYPE_LATEST, generate_latest(self.registry)
+
+    def follow_writer(self, lane: str, counts: WriterCounts) -> None:
+        """Show a writer's counters, read whenever the page is asked for."""
+        self.registry.register(_WriterCollector(lane, counts))
+
+    def follow_vitals(self, lane: str, vitals: Vitals, clock: Clock) -> None:
+        """Show what the lane's loop reports about itself."""
+        self.registry.register(_VitalsCollector(lane, vitals, clock))
+
+
+class _WriterCollector:
+    def __init__(self, lane: str, counts: WriterCounts) -> None:
+        self._lane = lane
+        self._counts = counts
+
+    def collect(self) -> Iterable[Metric]:
+        counts = self._counts
+        yield _counter(
+            "freshet_writer_calls", "Language model calls", self._lane, {"": counts.calls}
+        )
+        yield _counter(
+            "freshet_writer_repairs",
+            "Second calls after an answer the gate refused",
+            self._lane,
+            {"": counts.repairs},
+        )
+        yield _counter(
+            "freshet_writer_tokens",
+            "Language model tokens",
+            self._lane,
+            {"prompt": counts.prompt_tokens, "completion": counts.completion_tokens},
+            label="kind",
+        )
+        yield _counter(
+            "freshet_writer_calls_saved",
+            "Calls not needed, by why",
+            self._lane,
+            {"fingerprint": counts.saved_fingerprint, "coalesced": counts.saved_coalesced},
+            label="why",
+        )
+
+
+class _VitalsCollector:
+    def __init__(self, lane: str, vitals: Vitals, clock: Clock) -> None:
+        self._lane = lane
+        self._vitals = vitals
+        self._clock = clock
+
+    def collect(self) -> Iterable[Metric]:
+        vitals, lane = self._vitals, self._lane
+        open_records = GaugeMetricFamily(
+            "freshet_open_records", "Records admitted and not acknowledged", labels=("lane",)
+        )
+        open_records.add_metric((lane,), vitals.open_records)
+        yield open_records
+        oldest = GaugeMetricFamily(
+            "freshet_oldest_open_record_seconds",
+            "Age of the oldest open record by its Kafka timestamp",
+            labels=("lane",),
+        )
+        timestamp_ms = vitals.oldest_timestamp_ms
+        age = 0.0 if timestamp_ms is None else (self._clock.now_ms() - timestamp_ms) / 1000
+        oldest.add_metric((lane,), max(0.0, age))
+        yield oldest
+        lag = GaugeMetricFamily(
+            "freshet_lag_records",
+            "End offset minus the last acknowledged offset, of the assigned partitions",
+            labels=("lane", "topic", "partition"),
+        )
+        for (topic, partition), records in vitals.lag_records.items():
+            lag.add_metric((lane, topic, str(partition)), records)
+        yield lag
+        circuits = GaugeMetricFamily(
+            "freshet_circuit_open",
+            "1 while a dependency is failing",
+            labels=("lane", "dependency"),
+        )
+        for dependency in vitals.circuits:
+            circuits.add_metric((lane, dependency), 1)
+        yield circuits
+        held = GaugeMetricFamily(
+            "freshet_held", "1 while the lane stands still on purpose", labels=("lane", "hold")
+        )
+        for hold in vitals.holds:
+            held.add_metric((lane, hold), 1)
+        yield held
+
+
+def _counter(
+    name: str, meaning: str, lane: str, values: Mapping[str, int], *, label: str | None = None
+) -> CounterMetricFamily:
+    labels = ("lane",) if label is None else ("lane", label)
+    family = CounterMetricFamily(name, meaning, labels=labels)
+    for value_label, value in values.items():
+        family.add_metric((lane,) if label is None else (lane, value_label), value)
+    return family

@@ -1,0 +1,124 @@
+"""Reads a partition again, between two offsets, into the lane's handler; commits nothing.
+
+For a lane whose effects in Redis were lost after Kafka had committed past them. Invalid records are
+skipped: they went to the dead letters the first time.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from schemas.entities import EntityKey
+from schemas.errors import Permanent, Transient
+from streams.engine.circuits import RetrySchedule
+from streams.engine.lane import Lane, Record
+from streams.engine.ports import Clock
+from streams.kafka_clients import KafkaConnection
+from streams.settings import KafkaSettings
+
+T = TypeVar("T")
+
+ANSWER_SECONDS = 30.0
+POLL_MS = 500
+
+
+class InputReplay(Generic[T]):
+    """Replays one lane's input."""
+
+    def __init__(
+        self,
+        lane: Lane[T],
+        kafka: KafkaSettings,
+        schedule: RetrySchedule,
+        clock: Clock,
+        *,
+        max_batch: int,
+    ) -> None:
+        self._lane = lane
+        self._kafka = kafka
+        self._schedule = schedule
+        self._clock = clock
+        self._max_batch = max_batch
+
+    async def replay(self, tp: tuple[str, int], start: int | None, end: int) -> int:
+        """Handle the records from `start` (None: the earliest) up to `end`; return their number.
+
+        Raises Transient when Kafka stops answering, or the handler's dependency does.
+        """
+        consumer = AIOKafkaConsumer(
+            **KafkaConnection.of(self._kafka).options(), group_id=None, enable_auto_commit=False
+        )
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await consumer.start()
+            return await self._read(consumer, TopicPartition(*tp), start, end)
+        except KafkaError as error:
+            raise Transient("kafka", str(error) or type(error).__name__) from error
+        except TimeoutError as error:
+            raise Transient("kafka", f"no answer within {ANSWER_SECONDS:g} s") from error
+        finally:
+            await consumer.stop()
+
+    async def _read(
+        self, consumer: AIOKafkaConsumer, tp: TopicPartition, start: int | None, end: int
+    ) -> int:
+        consumer.assign([tp])
+        earliest = (await consumer.beginning_offsets([tp]))[tp]
+        end = min(end, (await consumer.end_offsets([tp]))[tp])
+        position = max(earliest, start or 0)
+        consumer.seek(tp, position)
+        records = 0
+        quiet_since = self._clock.monotonic()
+        while position < end:
+            fetched = await consumer.getmany(tp, timeout_ms=POLL_MS, max_records=self._max_batch)
+            batch = [record for record in fetched.get(tp, ()) if record.offset < end]
+            await self._handle(
+                [
+                    Record(
+                        tp.topic,
+                        tp.partition,
+                        record.offset,
+                        record.key,
+                        record.value,
+                        tuple(record.headers),
+                        record.timestamp,
+                    )
+                    for record in batch
+                ]
+            )
+            records += len(batch)
+            # The position, not the last offset: compaction leaves gaps at the end of a log too.
+            moved_to = await consumer.position(tp)
+            now = self._clock.monotonic()
+            if moved_to > position:
+                quiet_since = now
+            elif now - quiet_since > ANSWER_SECONDS:
+                raise Transient("kafka", f"{tp.topic}-{tp.partition} gave nothing")
+            position = moved_to
+        return records
+
+    async def _handle(self, records: Sequence[Record]) -> None:
+        waiting: dict[EntityKey, T] = {}
+        for record in records:
+            try:
+                value = self._lane.decode(record, self._clock.now_ms())
+            except Permanent:
+                continue
+            key = self._lane.key(value)
+            known = waiting.get(key)
+            waiting[key] = value if known is None else self._lane.absorb(known, value).value
+        values = list(waiting.values())
+        attempt = 0
+        while values:
+            results = await self._lane.handle(values)
+            values = [
+                value
+                for value, result in zip(values, results, strict=True)
+                if isinstance(result, Transient)
+            ]
+            if values:
+                attempt += 1
+                await asyncio.sleep(self._schedule.delay(attempt, 0.5))
