@@ -1,0 +1,79 @@
+"""The name of every key Freshet keeps in Redis.
+
+Keys of one entity carry it in braces, so a cluster keeps them in one hash slot and a script may
+change them together. Needs nothing but `schemas.entities`: rankers import it.
+"""
+
+from schemas.entities import EntityKey, EntityKind
+
+_GLOB_SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\*?[]^-"})
+
+
+class Keys:
+    """Key names under one prefix; raises ValueError when the prefix would break hash tags."""
+
+    def __init__(self, prefix: str = "") -> None:
+        if "{" in prefix or "}" in prefix:
+            raise ValueError(f"key prefix {prefix!r} holds braces: they mark the hash slot")
+        self.prefix = prefix
+
+    def doc(self, key: EntityKey) -> str:
+        """Return the key of an entity's document."""
+        return f"{self.prefix}doc:{{{key}}}"
+
+    def vec(self, space: str, key: EntityKey) -> str:
+        """Return the key of an entity's vector record in a space."""
+        return f"{self.prefix}vec:{space}:{{{key}}}"
+
+    def vec_affixes(self, space: str) -> tuple[str, str]:
+        """Return what stands before and after the entity in a vector key: for whole batches."""
+        return f"{self.prefix}vec:{space}:{{", "}"
+
+    def seen(self, key: EntityKey) -> str:
+        """Return the key of what the items lane last saw of an entity."""
+        return f"{self.prefix}seen:{{{key}}}"
+
+    def seen_affixes(self) -> tuple[str, str]:
+        """Return what stands before and after the entity in a seen key."""
+        return f"{self.prefix}seen:{{", "}"
+
+    def trace(self, key: EntityKey) -> str:
+        """Return the key of an entity's last outcomes."""
+        return f"{self.prefix}trace:{{{key}}}"
+
+    def checkpoint(self, group: str) -> str:
+        """Return the key of a consumer group's settled offsets."""
+        return f"{self.prefix}checkpoint:{group}"
+
+    def view(self) -> str:
+        """Return the key of the marker that says: the view in this Redis is whole."""
+        return f"{self.prefix}view"
+
+    def view_partitions(self) -> str:
+        """Return the key of the hash that says in which Redis each partition was verified."""
+        return f"{self.prefix}view:partitions"
+
+    def alias(self, kind: EntityKind) -> str:
+        """Return the key that names the active space of a kind of entity."""
+        return f"{self.prefix}alias:{kind.value}"
+
+    def spaces(self) -> str:
+        """Return the key of the hash of all space records, by space name."""
+        return f"{self.prefix}spaces"
+
+    def paused(self, lane: str) -> str:
+        """Return the key of a lane's pause flag."""
+        return f"{self.prefix}paused:{lane}"
+
+    def docs_pattern(self) -> str:
+        """Return the glob that matches every document key."""
+        return f"{self.prefix.translate(_GLOB_SPECIAL)}doc:{{*}}"
+
+    def vecs_pattern(self, space: str, kind: EntityKind) -> str:
+        """Return the glob that matches every vector key of one kind in a space."""
+        return f"{self.prefix.translate(_GLOB_SPECIAL)}vec:{space}:{{{kind.value}:*}}"
+
+
+def tagged(name: bytes) -> str:
+    """Return the entity that a key of one entity carries in braces."""
+    return name[name.rindex(b"{") + 1 : -1].decode()

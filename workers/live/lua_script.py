@@ -1,0 +1,78 @@
+"""Lua scripts: many entities in one EVALSHA on a primary, one entity a call on a cluster.
+
+A script takes its entities one after the other from KEYS and ARGV and answers with one integer for
+each, in order.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from importlib.resources import files
+from itertools import islice
+
+from redis.exceptions import NoScriptError
+
+from workers.live.connection import AnyRedis, Command, forget_demoted, translated
+
+ENTITIES_PER_CALL = 256
+"""A script blocks Redis while it runs: at this size about a millisecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The keys and arguments of one entity in a script call."""
+
+    keys: tuple[str, ...]
+    arguments: tuple[bytes | int, ...]
+
+
+class LuaScript:
+    """A script that lies next to this module, run over batches of units."""
+
+    def __init__(self, file_name: str) -> None:
+        self._source = files("workers.live").joinpath(file_name).read_text("ascii")
+        self._sha = sha1(self._source.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, redis: AnyRedis, units: Sequence[Unit], *, cluster: bool) -> list[int]:
+        """Return the script's answer for each unit, in order: one round trip; raises Transient.
+
+        The units of one call change together; calls of a batch do not. A Redis that does not know
+        the script (it restarted) costs two round trips more.
+        """
+        commands = [
+            self._command(chunk) for chunk in _chunks(units, 1 if cluster else ENTITIES_PER_CALL)
+        ]
+        with translated():
+            replies = await _execute(redis, commands)
+            unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if unknown:
+                await redis.script_load(self._source)
+                again = await _execute(redis, [commands[n] for n in unknown])
+                for n, reply in zip(unknown, again, strict=True):
+                    replies[n] = reply
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    await forget_demoted(redis, reply)
+                    raise reply
+        return [answer for reply in replies if not isinstance(reply, Exception) for answer in reply]
+
+    def _command(self, units: Sequence[Unit]) -> Command:
+        keys = [key for unit in units for key in unit.keys]
+        arguments = [argument for unit in units for argument in unit.arguments]
+        return ("EVALSHA", self._sha, len(keys), *keys, *arguments)
+
+
+async def _execute(redis: AnyRedis, commands: Sequence[Command]) -> list[list[int] | Exception]:
+    if not commands:
+        return []
+    pipeline = redis.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    replies: list[list[int] | Exception] = await pipeline.execute(raise_on_error=False)
+    return replies
+
+
+def _chunks(units: Iterable[Unit], size: int) -> Iterable[list[Unit]]:
+    remaining = iter(units)
+    while chunk := list(islice(remaining, size)):
+        yield chunk
