@@ -1,0 +1,66 @@
+"""The raw space: the parts as they are, concatenated. Every other adaptor starts from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from schemas.entities import EntityKind
+from schemas.errors import ConfigurationError
+from schemas.spaces import Space
+from workers.adaptors.adaptor import Array, Mask
+
+ADAPTOR_ID = "raw"
+RAW_SPACE = "minilm-parts"
+
+
+@dataclass(frozen=True, slots=True)
+class RawAdaptor:
+    """Concatenates; a missing part is zeros."""
+
+    space: Space
+
+    @property
+    def default(self) -> Array:
+        """Zeros: the raw space knows no catalogue."""
+        return np.zeros(self.space.dim, np.float32)
+
+    def apply(self, parts: Array, mask: Mask) -> Array:
+        """Return (n, P * d) float32 of `parts` (n, P, d), zero where `mask` (n, P) is False."""
+        return np.where(mask[:, :, None], parts, np.float32(0)).reshape(len(parts), -1)
+
+    def tensors(self) -> dict[str, Array]:
+        """Return nothing: the space says it all."""
+        return {}
+
+    @classmethod
+    def from_tensors(cls, space: Space, tensors: Mapping[str, Array]) -> Self:
+        """Return the adaptor of `space`; raises ConfigurationError: its file holds no tensors."""
+        if tensors:
+            raise ConfigurationError(
+                f"space {space.name}", f"a raw space has no tensors, found {sorted(tensors)}"
+            )
+        return cls(space)
+
+
+def raw_adaptor(
+    encoder_id: str,
+    part_names: tuple[str, ...],
+    part_dim: int,
+    *,
+    name: str = RAW_SPACE,
+    kinds: tuple[EntityKind, ...] = (EntityKind.ITEM,),
+) -> RawAdaptor:
+    """Return the raw space of an encoder, with its adaptor."""
+    return RawAdaptor(
+        Space(
+            name=name,
+            kinds=kinds,
+            encoder_id=encoder_id,
+            adaptor_id=ADAPTOR_ID,
+            parts=part_names,
+            part_dim=part_dim,
+            dim=part_dim * len(part_names),
+        )
+    )
