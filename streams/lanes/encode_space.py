@@ -1,0 +1,157 @@
+"""The lane of one new space: it backfills the space from the compacted topics, then follows them.
+
+Its records only say which entity to look at. The entity's document and raw parts come from Redis,
+which holds them together, of one revision: joining `entities` with `representations` would mean to
+hold one topic's records until the other topic's arrive, across two partitions and every restart.
+What Redis holds is never older than the record, and a newer record follows where it is newer.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from schemas.entities import MAX_VERSION, EntityKey
+from schemas.errors import Permanent
+from schemas.reasons import Reason
+from schemas.spaces import Space
+from streams.emitter import Emitter
+from streams.engine.lane import Absorbed, Record
+from streams.engine.outcomes import Outcome, Result, Settled
+from streams.engine.ports import Clock
+from streams.lanes.entity_plan import (
+    RawParts,
+    live_update_message,
+    raw_parts,
+)
+from streams.lanes.vectors import AdaptorPort, VectorSource, space_records
+from streams.topology import SPACE_LANE_PREFIX
+from workers.live.entity_records import StoredEntity
+
+_Row: TypeAlias = tuple[EntityKey, int, bytes | None]
+"""An entity, the revision its vector was made from, and the record; None: there is none."""
+
+
+class VectorStorePort(Protocol):
+    """Where documents are read and one space's vectors are written."""
+
+    async def load(self, keys: Sequence[EntityKey], raw_space: str | None) -> list[StoredEntity]:
+        """Return what is stored of each entity, in order; raises Transient."""
+
+    async def put_vectors(
+        self, space: str, rows: Sequence[tuple[EntityKey, int, bytes | None]]
+    ) -> list[bool]:
+        """Write (None: delete) vectors unless one of a later revision is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """An entity that something happened to."""
+
+    entity: EntityKey
+
+
+class EncodeSpaceLane:
+    """One handler on `entities` and `representations`; see streams.engine.lane.Lane."""
+
+    def __init__(
+        self,
+        *,
+        adaptor: AdaptorPort,
+        raw: Space,
+        store: VectorStorePort,
+        emitter: Emitter,
+        clock: Clock,
+        executor: Executor,
+    ) -> None:
+        self.name = SPACE_LANE_PREFIX + adaptor.space.name
+        self._adaptor = adaptor
+        self._raw = raw
+        self._store = store
+        self._emitter = emitter
+        self._clock = clock
+        self._executor = executor
+
+    def decode(self, record: Record, now_ms: int) -> Touched:  # noqa: ARG002  # no times here
+        """Return the entity that a record is about, tombstones included; raises Permanent."""
+        if record.key is None:
+            raise Permanent(Reason.NULL_KEY, f"{record.topic} is keyed by entity")
+        return Touched(EntityKey.parse(record.key))
+
+    def key(self, value: Touched) -> EntityKey:
+        """Return the entity."""
+        return value.entity
+
+    def version(self, value: Touched) -> int | None:  # noqa: ARG002  # Redis knows, not the record
+        """Return None."""
+        return None
+
+    def tokens(self, value: Touched) -> int:  # noqa: ARG002  # no encoder here
+        """Return 1: every entity costs the same."""
+        return 1
+
+    def due_at_ms(self, value: Touched) -> int:  # noqa: ARG002  # always at once
+        """Return 0."""
+        return 0
+
+    def absorb(self, waiting: Touched, incoming: Touched) -> Absorbed[Touched]:  # noqa: ARG002
+        """Look once at what two records point to."""
+        return Absorbed(waiting, incoming_survives=False, loser=None)
+
+    async def handle(self, batch: Sequence[Touched]) -> Sequence[Result]:
+        """Write the vectors of the entities as they are now; raises Transient."""
+        stored = await self._store.load([touched.entity for touched in batch], self._raw.name)
+        now_ms = self._clock.now_ms()
+        loop = asyncio.get_running_loop()
+        rows = await loop.run_in_executor(self._executor, self._make, stored, now_ms)
+        space = self._adaptor.space
+        done = await self._store.put_vectors(space.name, rows) if rows else []
+        landed = {key for (key, _, _), was_done in zip(rows, done, strict=True) if was_done}
+        messages = [
+            live_update_message(
+                entity.key, entity.document, space.name, rev=entity.rev, written_at_ms=now_ms
+            )
+            for entity in stored
+            if entity.key in landed
+        ]
+        if messages:
+            await self._emitter.emit(messages)
+        outcomes = dict.fromkeys(landed, Outcome.WRITTEN)
+        return [
+            Settled(outcomes.get(touched.entity, Outcome.STALE), called=("redis",))
+            for touched in batch
+        ]
+
+    def _make(self, stored: Sequence[StoredEntity], now_ms: int) -> list[_Row]:
+        """Return what to put for each entity that has a vector, or must have none.
+
+        An entity of which there is content but no parts keeps what it has: the encode lane makes
+        the parts, and its record brings the entity here again. Runs in the executor.
+        """
+        space = self._adaptor.space
+        rows: list[_Row] = []
+        live: list[tuple[StoredEntity, RawParts]] = []
+        for entity in stored:
+            if entity.key.kind not in space.kinds:
+                continue
+            if entity.document.content is None:
+                # No document at all (swept, forgotten) outranks every vector.
+                rows.append((entity.key, entity.rev or MAX_VERSION, None))
+            elif (parts := raw_parts(entity, self._raw)) is not None:
+                live.append((entity, parts))
+        if not live:
+            return rows
+        values = np.stack([parts.values for _, parts in live]).astype(np.float32)
+        mask = np.stack([parts.mask for _, parts in live])
+        sources = [
+            VectorSource(entity.key, entity.document, entity.rev, now_ms) for entity, _ in live
+        ]
+        made = space_records(sources, values, mask, [self._adaptor])
+        rows += [
+            (source.key, source.rev, records[space.name])
+            for source, records in zip(sources, made, strict=True)
+        ]
+        return rows
