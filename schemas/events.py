@@ -1,7 +1,7 @@
 """Catalogue events: what producers put on `catalog.items`, and the checks every one must pass.
 
-Wire: JSON. CloudEvents 1.0 Kafka binary mode: attributes in `ce_*` headers, data in the value. Plain
-JSON without headers is accepted, so the body carries everything that decides.
+Wire: JSON. CloudEvents 1.0 Kafka binary mode: attributes in `ce_*` headers, data in the value.
+Plain JSON without headers is accepted, so the body carries everything that decides.
 """
 
 import json
@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import isinf
 from typing import Annotated, Literal, NoReturn
 
 import orjson
@@ -82,19 +83,24 @@ class ContentPolicy:
         return kept
 
     def _clean(self, value: object) -> Json:
+        if not isinstance(value, list):
+            return self._clean_scalar(value)
+        entries = (self._clean_scalar(entry) for entry in value[: self.max_list_entries])
+        return [entry for entry in entries if entry is not None and entry != ""]
+
+    def _clean_scalar(self, value: object) -> str | int | float | None:
         match value:
             case str():
                 return clean_text(value)[: self.max_text_chars]
             case bool() | int() | float():
                 return value
-            case list():
-                entries = (self._clean(entry) for entry in value[: self.max_list_entries])
-                return [entry for entry in entries if entry is not None and entry not in ("", [])]
             case _:
-                return None  # nested objects have no agreed text form
+                return None  # objects and lists of lists have no agreed text form
 
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]+"
+)
 _SPACES = re.compile(r"\s+")
 
 
@@ -144,7 +150,7 @@ def decode_catalog_event(
 
 
 def event_time_ms(event: ItemUpserted | ItemRemoved, timestamp_ms: int) -> int:
-    """Return when it happened at the source, in ms since the epoch; the record's time if unknown."""
+    """Return when it happened at the source (ms since the epoch), else the record's time."""
     if event.occurred_at is None:
         return timestamp_ms
     return round(event.occurred_at.timestamp() * 1000)
@@ -188,18 +194,25 @@ def parse_object(value: bytes) -> dict[str, object]:
 
 
 def _explain_not_json(value: bytes, detail: str) -> NoReturn:
-    # Off the hot path: say which of the three common mistakes it is.
-    constants: list[str] = []
+    # Off the hot path: say which of the common mistakes it is.
+    not_finite: list[str] = []
+
+    def number(spelled: str) -> float:
+        parsed = float(spelled)
+        if isinf(parsed):
+            not_finite.append(spelled[:40])
+        return parsed
+
     try:
         text = value.decode()
     except UnicodeDecodeError as error:
         raise InvalidInput(Reason.INVALID_UNICODE, "not UTF-8") from error
     try:
-        json.loads(text, parse_constant=lambda name: constants.append(name))
+        json.loads(text, parse_constant=not_finite.append, parse_float=number, parse_int=number)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(Reason.NOT_JSON, detail) from error
-    if constants:
-        raise InvalidInput(Reason.NOT_FINITE, f"{constants[0]} is not JSON")
+    if not_finite:
+        raise InvalidInput(Reason.NOT_FINITE, f"{not_finite[0]} is no finite number")
     raise InvalidInput(Reason.INVALID_UNICODE, detail)
 
 

@@ -1,4 +1,4 @@
-"""Fingerprints: blake2b-128 of canonical JSON. They say whether work is needed, never what is newer."""
+"""Fingerprints: blake2b-128 of canonical JSON. They say if work is needed, never what is newer."""
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b

@@ -104,7 +104,8 @@ def newest(left: R | None, right: R | None) -> R | None:
     right_rank = (right.version, right.generated_at_ms)
     if left_rank != right_rank:
         return left if left_rank > right_rank else right
-    return left if left == right or order(left) > order(right) else right
+    # Not ==: 1995 equals 1995.0 in Python, but they are two values on the wire.
+    return left if left is right or order(left) >= order(right) else right
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ Layout (format 1): a big-endian header of 52 bytes, then `dim` little-endian IEE
         44  i64   written_at_ms: wall clock of the writer
         52  ...   the vector
 
-Needs only numpy: rankers import it.
+Examples byte for byte: deploy/contracts/examples/vector-record.json. Needs only numpy: rankers
+import it.
 """
 
 import struct
@@ -78,8 +79,10 @@ class VectorRecord:
     vector: npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
     def encode(self) -> bytes:
-        """Return the stored bytes."""
+        """Return the stored bytes; raises ValueError when the vector is not the header's."""
         header = self.header
+        if self.vector.shape != (header.dim,):
+            raise ValueError(f"vector of shape {self.vector.shape} for dim {header.dim}")
         packed = HEADER.pack(
             FORMAT,
             header.stage,

@@ -94,6 +94,8 @@ def fit_parts_pca(
         raise ConfigurationError(
             f"space {name}", f"cannot be fitted on {described} items with any part"
         )
+    # Whatever stands in a missing part, it is not data.
+    parts = np.where(mask[:, :, None], parts, np.float32(0))
     mean = _part_means(parts, mask)
     singular, axes = _principal(parts, mask, mean, dim)
     kept = singular > _SMALLEST_SHARE * singular[0] if singular[0] > 0 else singular > 0
@@ -123,7 +125,7 @@ def fit_parts_pca(
 
 
 def _part_means(parts: Array, mask: Mask) -> Array:
-    total = np.einsum("npd,np->pd", parts, mask.astype(np.float32), dtype=np.float64)
+    total = parts.sum(axis=0, dtype=np.float64)
     means: Array = (total / np.maximum(mask.sum(axis=0), 1)[:, None]).astype(np.float32)
     return means
 

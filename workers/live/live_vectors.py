@@ -53,6 +53,9 @@ __all__ = [
 CHUNK = 1_000
 """Keys of one MGET."""
 
+_READ_BYTES = 1024 * 1024
+"""One system call then takes whatever has arrived: a reply of 500 vectors is 300 kB."""
+
 _Values: TypeAlias = list[bytes | None]
 _Names: TypeAlias = Sequence[str | bytes]
 _Clock: TypeAlias = Callable[[], float]
@@ -280,9 +283,10 @@ class AsyncLiveVectors:
 
 def _sync_client(url: str, timeout_seconds: float, ssl_cafile: Path | None) -> "redis.Redis":
     options = client_options(url, timeout_seconds, ssl_cafile)
-    retry = Retry(NoBackoff(), 1, (RedisConnectionError,))
+    options["retry"] = Retry(NoBackoff(), 1, (RedisConnectionError,))
+    options["socket_read_size"] = _READ_BYTES
     try:
-        return redis.Redis.from_url(url, retry=retry, **options)
+        return redis.Redis.from_url(url, **options)
     except ValueError as error:
         raise ConfigurationError("redis.url", f"not a Redis URL: {error}") from error
 

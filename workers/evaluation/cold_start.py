@@ -1,0 +1,287 @@
+"""Cold-start replay: how well are new items ranked the moment a user picks them? Pure numpy.
+
+A *query* is a liked rating of a new item by a user with enough earlier likes. At that instant the
+user is the mean of the vectors of the items liked before (those that have one by then), and the
+item is ranked by cosine among the candidates: all items live in that regime at that instant but
+for those that the user had rated before. Nothing that happens later is looked at.
+
+- `missed`: share of queries where the item (or the whole history) has no vector yet.
+- `hr20`, `hr100`: share of all queries with the item among the first 20 or 100; a miss is no hit.
+- `percentile`: mean over all queries of the share of other candidates ranked behind the item (1 is
+  first, .5 is chance); a miss is 0.
+- `audience_auc`: does the item's vector tell its later fans from other users? Taken at the item's
+  first rating, over the users with enough likes by then; fans are those who come to like it. Macro
+  average over the items with enough fans; an item that never gets a vector tells nothing: .5.
+
+Ties count half everywhere, so equal vectors earn nothing. Of several ratings of an item by one user
+the first counts.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from workers.adaptors.adaptor import unit_rows
+from workers.evaluation.ranking import auc, mid_ranks
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+
+_QUERIES_AT_ONCE = 512
+_NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class RatingTable:
+    """Ratings as four arrays of one length: ids (any dtype), stars and event time in ms."""
+
+    user: npt.NDArray[np.generic]
+    item: npt.NDArray[np.generic]
+    rating: npt.NDArray[np.number]
+    at_ms: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class RegimeVectors:
+    """The vectors of one regime: `values` (n, d), each live from its event time in ms."""
+
+    keys: Sequence[str]
+    values: npt.NDArray[np.floating]
+    available_at_ms: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class ColdStartFigures:
+    """What a regime earned; None where there was nothing to average. See the module's text."""
+
+    n: int
+    missed: float | None
+    hr20: float | None
+    hr100: float | None
+    percentile: float | None
+    audience_auc: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The numbers of the protocol; `leave_out_rated` keeps items rated before from competing."""
+
+    liked_from: float = 7.0
+    min_likes: int = 5
+    min_fans: int = 10
+    leave_out_rated: bool = True
+
+
+def cold_start(
+    ratings: RatingTable,
+    new_items: Collection[str],
+    vectors: Mapping[str, RegimeVectors],
+    rules: Rules = Rules(),
+) -> dict[str, ColdStartFigures]:
+    """Return the figures of each regime; the same queries and audiences for all of them.
+
+    Raises ValueError on arrays that do not fit one another or on a repeated key.
+    """
+    replay = _Replay.of(ratings, new_items, rules)
+    return {
+        regime: _figures(replay, _Live.of(live, replay.items), rules)
+        for regime, live in vectors.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Audience:
+    """A new item at its first rating: the users known by then, and which come to like it."""
+
+    item: int
+    at_ms: int
+    users: Ints
+    fans: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class _Replay:
+    """What does not depend on a regime: first ratings by time, users and items as numbers.
+
+    `starts` bounds the rows of each user in `by_user`, an order of the rows.
+    """
+
+    items: Mapping[str, int]
+    user: Ints
+    item: Ints
+    liked: Bools
+    at_ms: Ints
+    by_user: Ints
+    starts: Ints
+    queries: Ints  # rows
+    audiences: tuple[_Audience, ...]
+
+    @classmethod
+    def of(cls, ratings: RatingTable, new_items: Collection[str], rules: Rules) -> Self:
+        lengths = {len(ratings.user), len(ratings.item), len(ratings.rating), len(ratings.at_ms)}
+        if len(lengths) != 1:
+            raise ValueError(f"columns of {sorted(lengths)} rows")
+        _, user = np.unique(ratings.user, return_inverse=True)
+        names, item = np.unique(ratings.item.astype(str), return_inverse=True)
+        order = np.argsort(ratings.at_ms, kind="stable")
+        pairs = user.astype(np.int64)[order] * max(len(names), 1) + item[order]
+        order = order[np.sort(np.unique(pairs, return_index=True)[1])]
+        user, item = user[order].astype(np.int64), item[order].astype(np.int64)
+        at_ms = ratings.at_ms[order].astype(np.int64)
+        liked = ratings.rating[order] >= rules.liked_from
+        by_user = np.argsort(user, kind="stable")
+        starts = np.searchsorted(user[by_user], np.arange(user.max(initial=-1) + 2))
+        is_new = np.isin(names, list(new_items))
+        likes_before = _likes_before(user, liked, at_ms, by_user, starts)
+        queries = np.flatnonzero(is_new[item] & liked & (likes_before >= rules.min_likes))
+        return cls(
+            items={str(name): index for index, name in enumerate(names)},
+            user=user,
+            item=item,
+            liked=liked,
+            at_ms=at_ms,
+            by_user=by_user,
+            starts=starts,
+            queries=queries,
+            audiences=_audiences(user, item, liked, at_ms, np.flatnonzero(is_new), rules),
+        )
+
+    @property
+    def users(self) -> int:
+        return len(self.starts) - 1
+
+    def rows_of(self, user: int) -> Ints:
+        return self.by_user[self.starts[user] : self.starts[user + 1]]
+
+
+def _likes_before(user: Ints, liked: Bools, at_ms: Ints, by_user: Ints, starts: Ints) -> Ints:
+    """Return (rows,) how many likes the row's user had strictly before its time."""
+    counts = np.zeros(len(user), np.int64)
+    for start, end in pairwise(starts):
+        rows = by_user[start:end]
+        times = at_ms[rows]
+        counts[rows] = np.searchsorted(times[liked[rows]], times, side="left")
+    return counts
+
+
+def _audiences(
+    user: Ints, item: Ints, liked: Bools, at_ms: Ints, new: Ints, rules: Rules
+) -> tuple[_Audience, ...]:
+    found = []
+    for one in new:
+        rows = np.flatnonzero(item == one)
+        if not len(rows):
+            continue
+        born = int(at_ms[rows[0]])
+        before = liked & (at_ms < born)
+        known = np.flatnonzero(np.bincount(user[before]) >= rules.min_likes)
+        fans = np.isin(known, user[rows[liked[rows]]])
+        if fans.sum() >= rules.min_fans and not fans.all():
+            found.append(_Audience(int(one), born, known, fans))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A regime's vectors by the replay's item numbers; items without one are never available.
+
+    Vectors of items that nobody rated follow after the rated ones: they are candidates too.
+    """
+
+    values: npt.NDArray[np.float32]
+    unit: npt.NDArray[np.float32]
+    available: Ints
+
+    @classmethod
+    def of(cls, live: RegimeVectors, items: Mapping[str, int]) -> Self:
+        if not len(live.keys) == len(live.values) == len(live.available_at_ms):
+            raise ValueError(
+                f"{len(live.keys)} keys, {len(live.values)} vectors, "
+                f"{len(live.available_at_ms)} times"
+            )
+        if len(set(live.keys)) != len(live.keys):
+            raise ValueError("a key has two vectors")
+        unrated = (key for key in live.keys if key not in items)
+        rows = {**items, **{key: len(items) + extra for extra, key in enumerate(unrated)}}
+        places = [rows[key] for key in live.keys]
+        values = np.zeros((len(rows), live.values.shape[1]), np.float32)
+        values[places] = live.values
+        available = np.full(len(rows), _NEVER)
+        available[places] = live.available_at_ms
+        return cls(values, unit_rows(values), available)
+
+
+def _figures(replay: _Replay, live: _Live, rules: Rules) -> ColdStartFigures:
+    users, scores = _histories(replay, live)
+    ranks, candidates = _ranks(replay, live, users, rules)
+    n = len(ranks)
+    found = np.isfinite(ranks)
+    behind = np.where(found, (candidates - ranks) / np.maximum(candidates - 1, 1), 0.0)
+    areas = [
+        auc(scores[index, audience.users], audience.fans)
+        for index, audience in enumerate(replay.audiences)
+    ]
+    return ColdStartFigures(
+        n=n,
+        missed=float(1 - found.mean()) if n else None,
+        hr20=float((ranks <= 20).mean()) if n else None,
+        hr100=float((ranks <= 100).mean()) if n else None,
+        percentile=float(behind.mean()) if n else None,
+        audience_auc=float(np.mean(areas)) if areas else None,
+    )
+
+
+def _histories(replay: _Replay, live: _Live) -> tuple[npt.NDArray[np.float32], Floats]:
+    """Return the user's direction at each query (q, d), and each audience's scores (items, users).
+
+    Sums instead of means: cosine does not tell them apart. A like counts from the later of the
+    moment after it and its item's vector, so running sums in that order hold every moment.
+    """
+    directions = np.zeros((len(replay.queries), live.values.shape[1]), np.float32)
+    scores = np.zeros((len(replay.audiences), replay.users))
+    query_at = np.full(len(replay.user), -1)
+    query_at[replay.queries] = np.arange(len(replay.queries))
+    births = np.array([audience.at_ms for audience in replay.audiences], np.int64)
+    borns = live.unit[[audience.item for audience in replay.audiences]]
+    for user in range(replay.users):
+        rows = replay.rows_of(user)
+        likes = rows[replay.liked[rows]]
+        since = np.maximum(replay.at_ms[likes] + 1, live.available[replay.item[likes]])
+        order = np.argsort(since, kind="stable")
+        order = order[since[order] != _NEVER]
+        since = since[order]
+        sums = np.zeros((len(order) + 1, live.values.shape[1]), np.float32)
+        np.cumsum(live.values[replay.item[likes[order]]], axis=0, out=sums[1:])
+        asked = rows[query_at[rows] >= 0]
+        upto = np.searchsorted(since, replay.at_ms[asked], side="right")
+        directions[query_at[asked]] = sums[upto]
+        then = unit_rows(sums)[np.searchsorted(since, births, side="right")]
+        scores[:, user] = np.einsum("ad,ad->a", then, borns)
+    return unit_rows(directions), scores
+
+
+def _ranks(
+    replay: _Replay, live: _Live, directions: npt.NDArray[np.float32], rules: Rules
+) -> tuple[Floats, Floats]:
+    """Return (q,) ranks from 1, infinite for a miss, and (q,) how many candidates there were."""
+    ranks = np.full(len(directions), np.inf)
+    candidates = np.zeros(len(directions))
+    for start in range(0, len(directions), _QUERIES_AT_ONCE):
+        chunk = slice(start, start + _QUERIES_AT_ONCE)
+        rows, users = replay.queries[chunk], directions[chunk]
+        targets, times = replay.item[rows], replay.at_ms[rows]
+        open_ = live.available[None, :] <= times[:, None]
+        if rules.leave_out_rated:
+            for line, row in enumerate(rows):
+                rated = replay.rows_of(int(replay.user[row]))
+                open_[line, replay.item[rated[replay.at_ms[rated] < replay.at_ms[row]]]] = False
+        found = open_[np.arange(len(rows)), targets] & users.any(axis=1)
+        scores = np.where(open_, users @ live.unit.T, -np.inf)
+        ranks[chunk] = np.where(found, mid_ranks(scores, targets), np.inf)
+        candidates[chunk] = open_.sum(axis=1)
+    return ranks, candidates
