@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from math import isinf
 from typing import Annotated, Literal, NoReturn
 
@@ -76,10 +76,11 @@ class ContentPolicy:
         """Return the semantically relevant fields, cleaned and bounded."""
         raw = {"title": event.item.title, **(event.item.model_extra or {})}
         kept: dict[str, Json] = {}
-        for name in sorted(self.semantic_fields | {"title"}):
-            value = self._clean(raw.get(name))
-            if value is not None and value not in ("", []):
-                kept[name] = value
+        for name in sorted(raw):
+            if name == "title" or name in self.semantic_fields:
+                value = self._clean(raw[name])
+                if value is not None and value not in ("", []):
+                    kept[name] = value
         return kept
 
     def _clean(self, value: object) -> Json:
@@ -106,6 +107,9 @@ _SPACES = re.compile(r"\s+")
 
 def clean_text(text: str) -> str:
     """Return `text` with control, bidi and zero-width characters and runs of space as one space."""
+    # Nearly all text is clean, and the only printable white space is the space itself.
+    if text.isprintable() and "  " not in text:
+        return text.strip()
     return _SPACES.sub(" ", _CONTROL.sub(" ", text)).strip()
 
 
@@ -169,17 +173,18 @@ def encode_catalog_event(event: ItemUpserted | ItemRemoved) -> bytes:
 def cloud_event_headers(
     event: ItemUpserted | ItemRemoved, *, source: str, id_: str
 ) -> list[tuple[str, bytes]]:
-    """Return the CloudEvents 1.0 binary-mode headers of an event."""
-    occurred_at = event.occurred_at or datetime.now(UTC)
-    return [
+    """Return the CloudEvents 1.0 binary-mode headers of an event; no `ce_time` if none is known."""
+    headers = [
         ("ce_specversion", b"1.0"),
         ("ce_id", id_.encode()),
         ("ce_source", source.encode()),
         ("ce_type", (CE_TYPE_PREFIX + event.type).encode()),
         ("ce_subject", str(entity_of(event)).encode()),
-        ("ce_time", occurred_at.astimezone(UTC).isoformat().encode()),
         ("content-type", b"application/json"),
     ]
+    if event.occurred_at is not None:
+        headers.append(("ce_time", event.occurred_at.astimezone(UTC).isoformat().encode()))
+    return headers
 
 
 def parse_object(value: bytes) -> dict[str, object]:

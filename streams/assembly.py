@@ -1,4 +1,4 @@
-"""The composition root: wires workers, stores and Kafka into the app of one lane. Nothing else does."""
+"""The composition root: wires workers, stores and Kafka into the app of one lane, alone here."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import faust
-from redis.asyncio import Redis
 
 from schemas.events import ContentPolicy, DecodeLimits
 from streams.clock import SystemClock
@@ -38,7 +37,7 @@ from workers.knowledge.load_domain import load_domain
 from workers.knowledge.quality import QualityGate
 from workers.knowledge.select_writer import select_writer
 from workers.knowledge.vllm_writer import VllmServer
-from workers.live.connection import RedisFence, connect
+from workers.live.connection import Client, RedisFence, connect
 from workers.live.entity_store import EntityStore
 from workers.live.guarded_view import GroupCheckpoints, GuardedView
 from workers.live.keys import Keys
@@ -92,7 +91,7 @@ class LaneAssembly:
             make_parts=self._parts,
         )
 
-    def _connect(self, fence: RedisFence | None) -> Redis:
+    def _connect(self, fence: RedisFence | None) -> Client:
         redis = self._settings.redis
         return connect(
             redis.url.get_secret_value(),
@@ -204,21 +203,21 @@ class LaneAssembly:
         )
 
     def _encode_space(self, space: str) -> _Made:
-        from workers.adaptors.space_files import load_space
-        from workers.encoding.load_representer import raw_space_of
+        from streams.space_set import SpaceSet
 
-        encode = self._settings.encode
-        loaded = load_space(encode.spaces_dir, space)
-        raw = raw_space_of(encode.spaces_dir)
+        registry = SpaceRegistry(self._probe, self._keys)
+        spaces = SpaceSet(registry, self._settings.encode.spaces_dir, lane=self._name)
         lane = EncodeSpaceLane(
-            adaptor=loaded.adaptor,
-            raw=raw.space,
+            space=space,
+            spaces=spaces,
             store=EntityStore(self._redis, self._keys),
             emitter=self._emitter,
             clock=self._clock,
             executor=ThreadPoolExecutor(1, "adaptor"),
         )
-        return _Made(lane, lane_limits(self._settings.lane), writes_redis=True)
+        return _Made(
+            lane, lane_limits(self._settings.lane), writes_redis=True, beside=[spaces.watch]
+        )
 
     # ---- the engine around them ----------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from aiokafka.producer.message_accumulator import MessageAccumulator
 
 from schemas.errors import Transient
 from streams.kafka_clients import KafkaConnection
@@ -105,7 +106,7 @@ class KafkaEmitter:
         deliveries: list[asyncio.Future[object]] = []
         try:
             for message in messages:
-                # aiokafka refuses to send neither; a dead letter may hold a record that had neither.
+                # aiokafka refuses a record of neither; a dead letter may hold one.
                 is_void = message.key is None and message.value is None
                 delivery = await producer.send(
                     self._prefix + message.topic,
@@ -172,8 +173,19 @@ async def _close_now(producer: AIOKafkaProducer) -> None:
         # A cancelled sender waits for its requests; the next cancellation ends that wait.
         sender.cancel()
         await asyncio.wait([sender], timeout=_CANCEL_AGAIN_SECONDS)
-    producer._message_accumulator.fail_all(KafkaError("the producer was closed"))  # noqa: SLF001
+    _fail_all(producer._message_accumulator)  # noqa: SLF001
     await producer.stop()
+
+
+def _fail_all(accumulator: MessageAccumulator) -> None:
+    """Fail every record that still waits, without the stack traces of `fail_all` alone."""
+    queued = [batch for batches in accumulator._batches.values() for batch in batches]  # noqa: SLF001
+    # The callback of a batch that was tried before takes it out of here, and fails if it is not.
+    accumulator._pending_batches.update(batch for batch in queued if batch.retry_count)  # noqa: SLF001
+    accumulator.fail_all(KafkaError("the producer was closed"))
+    for batch in queued:
+        # Fails with the batch, but nobody may wait for it: unread, it would be logged as a bug.
+        batch._drain_waiter.exception()  # noqa: SLF001
 
 
 def _check_sizes(messages: Sequence[Outgoing]) -> None:

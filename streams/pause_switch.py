@@ -1,6 +1,7 @@
 """The pause switch: a flooded lane stands still until an operator resumes it, restarts included."""
 
 import asyncio
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -55,10 +56,9 @@ class PauseSwitch:
     async def watch(self) -> None:
         """Follow the flag until cancelled."""
         while True:
-            try:
+            # The view guard reports an unreachable Redis; the hold stays as it is.
+            with suppress(Transient):
                 await self.look()
-            except Transient:
-                pass  # the view guard reports an unreachable Redis; the hold stays as it is
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:

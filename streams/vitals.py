@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Vitals:
-    """Written by the loop, read by other threads: every field is replaced, never changed in place."""
+    """Written by the loop, read by other threads: fields are replaced, never changed in place."""
 
     beat_at: float = 0.0
     """Monotonic time of the loop's last report; 0 before the first."""

@@ -28,7 +28,7 @@ class FloodGuard:
             self._on = False
             return False
         begins = invalid and not self._on
-        self._on = True
+        self._on = self._on or invalid
         return begins
 
     def reset(self) -> None:

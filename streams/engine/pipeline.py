@@ -212,17 +212,21 @@ class Pipeline(Generic[T, Token]):
         """Whether nothing in it can end soon: all that is left waits for a dependency or a time."""
         if self._handlers or self._burial.is_busy or not self._open.is_stuck:
             return False
-        held = self.circuits.blocked_until() is not None or bool(self._held)
+        held = self.circuits.blocked_until() is not None or bool(self._held) or self._draining
         return held or not self._coalescer.ready_count
 
     def start_drain(self) -> None:
-        """Finish what is here without waiting for fuller batches."""
+        """Finish the batches in handlers and start no other.
+
+        What only waits costs nothing to give up: it comes again, and whoever owns the partition
+        next need not wait for it.
+        """
         self._draining = True
-        self._work.set()
 
     def end_drain(self) -> None:
-        """Go back to normal batching."""
+        """Start batches again."""
         self._draining = False
+        self._work.set()
 
     def abandon(self) -> list[Token]:
         """Forget every open record; return the tokens the consumer must stop waiting for.
@@ -265,8 +269,10 @@ class Pipeline(Generic[T, Token]):
             self._burial.start(group)
             pause = self._launch(group)
             if pause == 0:
-                # Let the consumer put in what has arrived before looking again.
+                # Let the consumer put in what has arrived before looking again. Under load that is
+                # a record or two: a handler that answers at once would get no batches otherwise.
                 await asyncio.sleep(0)
+                await self._linger()
                 continue
             try:
                 async with asyncio.timeout(pause):
@@ -277,7 +283,7 @@ class Pipeline(Generic[T, Token]):
 
     async def _linger(self) -> None:
         seconds = self._limits.linger_seconds
-        if self._draining or not seconds or self._coalescer.ready_count >= self._limits.max_batch:
+        if not seconds or self._coalescer.ready_count >= self._limits.max_batch:
             return
         expected = self._arrivals.expects_within(seconds, now=self._clock.monotonic())
         if expected >= MIN_ARRIVALS_TO_LINGER:
@@ -286,7 +292,7 @@ class Pipeline(Generic[T, Token]):
     def _launch(self, group: asyncio.TaskGroup) -> float | None:
         """Start what may start; return seconds until it is worth looking again (None: on work)."""
         self._waits_for_slot = False
-        if self._held:
+        if self._held or self._draining:
             return None
         slots, max_units = self._limits.max_batches_in_flight, self._limits.max_batch
         blocked_until = self.circuits.blocked_until()

@@ -12,7 +12,8 @@ from aiokafka.errors import KafkaError
 from streams.engine.pipeline import Pipeline
 from streams.engine.ports import Clock
 from streams.faust_runtime.bridge import FaustBridge
-from streams.faust_runtime.watchdog import EXIT_STALLED, HardExit, leave
+from streams.faust_runtime.watchdog import EXIT_STALLED, HardExit
+from streams.process_exit import leave
 from streams.vitals import Vitals
 
 log = structlog.get_logger("freshet.lane")

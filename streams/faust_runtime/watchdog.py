@@ -4,11 +4,11 @@ A stop during a broker outage hangs inside aiokafka for as long as the outage la
 crash in four hangs inside Faust (seen on a real broker), so a thread outside the loop decides.
 """
 
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
+
+from streams.process_exit import leave
 
 EXIT_GRACE_OVER = 75  # EX_TEMPFAIL: the drain was done or abandoned, Kafka redelivers the rest
 EXIT_STALLED = 70  # EX_SOFTWARE: lag, nothing settles and no dependency is to blame
@@ -32,10 +32,3 @@ class HardExit:
             time.sleep(_LOOK_SECONDS)
         time.sleep(self._grace_seconds)
         leave(EXIT_GRACE_OVER)
-
-
-def leave(code: int) -> None:
-    """End the process at once, without handlers that could hang."""
-    sys.stderr.flush()
-    sys.stdout.flush()
-    os._exit(code)

@@ -22,11 +22,8 @@ from streams.emitter import Emitter
 from streams.engine.lane import Absorbed, Record
 from streams.engine.outcomes import Outcome, Result, Settled
 from streams.engine.ports import Clock
-from streams.lanes.entity_plan import (
-    RawParts,
-    live_update_message,
-    raw_parts,
-)
+from streams.lanes.encode import SpacesPort
+from streams.lanes.entity_plan import RawParts, live_update_message, raw_parts
 from streams.lanes.vectors import AdaptorPort, VectorSource, space_records
 from streams.topology import SPACE_LANE_PREFIX
 from workers.live.entity_records import StoredEntity
@@ -60,16 +57,16 @@ class EncodeSpaceLane:
     def __init__(
         self,
         *,
-        adaptor: AdaptorPort,
-        raw: Space,
+        space: str,
+        spaces: SpacesPort,
         store: VectorStorePort,
         emitter: Emitter,
         clock: Clock,
         executor: Executor,
     ) -> None:
-        self.name = SPACE_LANE_PREFIX + adaptor.space.name
-        self._adaptor = adaptor
-        self._raw = raw
+        self.name = SPACE_LANE_PREFIX + space
+        self._space = space
+        self._spaces = spaces
         self._store = store
         self._emitter = emitter
         self._clock = clock
@@ -103,11 +100,16 @@ class EncodeSpaceLane:
 
     async def handle(self, batch: Sequence[Touched]) -> Sequence[Result]:
         """Write the vectors of the entities as they are now; raises Transient."""
-        stored = await self._store.load([touched.entity for touched in batch], self._raw.name)
+        raw, adaptors = self._spaces.raw, self._spaces.adaptors()
+        adaptor = next((one for one in adaptors if one.space.name == self._space), None)
+        if adaptor is None:
+            # Its vectors are about to be deleted, or are already: none may come after.
+            return [Settled(Outcome.UNCHANGED, reason="retired") for _ in batch]
+        stored = await self._store.load([touched.entity for touched in batch], raw.name)
         now_ms = self._clock.now_ms()
         loop = asyncio.get_running_loop()
-        rows = await loop.run_in_executor(self._executor, self._make, stored, now_ms)
-        space = self._adaptor.space
+        rows = await loop.run_in_executor(self._executor, _make, stored, raw, adaptor, now_ms)
+        space = adaptor.space
         done = await self._store.put_vectors(space.name, rows) if rows else []
         landed = {key for (key, _, _), was_done in zip(rows, done, strict=True) if was_done}
         messages = [
@@ -125,33 +127,34 @@ class EncodeSpaceLane:
             for touched in batch
         ]
 
-    def _make(self, stored: Sequence[StoredEntity], now_ms: int) -> list[_Row]:
-        """Return what to put for each entity that has a vector, or must have none.
 
-        An entity of which there is content but no parts keeps what it has: the encode lane makes
-        the parts, and its record brings the entity here again. Runs in the executor.
-        """
-        space = self._adaptor.space
-        rows: list[_Row] = []
-        live: list[tuple[StoredEntity, RawParts]] = []
-        for entity in stored:
-            if entity.key.kind not in space.kinds:
-                continue
-            if entity.document.content is None:
-                # No document at all (swept, forgotten) outranks every vector.
-                rows.append((entity.key, entity.rev or MAX_VERSION, None))
-            elif (parts := raw_parts(entity, self._raw)) is not None:
-                live.append((entity, parts))
-        if not live:
-            return rows
-        values = np.stack([parts.values for _, parts in live]).astype(np.float32)
-        mask = np.stack([parts.mask for _, parts in live])
-        sources = [
-            VectorSource(entity.key, entity.document, entity.rev, now_ms) for entity, _ in live
-        ]
-        made = space_records(sources, values, mask, [self._adaptor])
-        rows += [
-            (source.key, source.rev, records[space.name])
-            for source, records in zip(sources, made, strict=True)
-        ]
+def _make(
+    stored: Sequence[StoredEntity], raw: Space, adaptor: AdaptorPort, now_ms: int
+) -> list[_Row]:
+    """Return what to put for each entity that has a vector, or must have none.
+
+    An entity of which there is content but no parts keeps what it has: the encode lane makes the
+    parts, and its record brings the entity here again. Runs in the executor.
+    """
+    space = adaptor.space
+    rows: list[_Row] = []
+    live: list[tuple[StoredEntity, RawParts]] = []
+    for entity in stored:
+        if entity.key.kind not in space.kinds:
+            continue
+        if entity.document.content is None:
+            # No document at all (swept, forgotten) outranks every vector.
+            rows.append((entity.key, entity.rev or MAX_VERSION, None))
+        elif (parts := raw_parts(entity, raw)) is not None:
+            live.append((entity, parts))
+    if not live:
         return rows
+    values = np.stack([parts.values for _, parts in live]).astype(np.float32)
+    mask = np.stack([parts.mask for _, parts in live])
+    sources = [VectorSource(entity.key, entity.document, entity.rev, now_ms) for entity, _ in live]
+    made = space_records(sources, values, mask, [adaptor])
+    rows += [
+        (source.key, source.rev, records[space.name])
+        for source, records in zip(sources, made, strict=True)
+    ]
+    return rows

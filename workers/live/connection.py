@@ -25,6 +25,9 @@ from schemas.errors import ConfigurationError, Transient
 
 DEPENDENCY = "redis"
 
+Client: TypeAlias = Redis
+"""What `connect` returns; named here, so that nobody else needs to import redis."""
+
 AnyRedis: TypeAlias = Redis | RedisCluster
 """What the stores accept: one primary (with replicas), or a cluster."""
 

@@ -1,0 +1,77 @@
+"""The compacted `control` topic: spaces and aliases as they are meant to be; Redis mirrors them.
+
+Keys are `space:<name>` and `alias:<kind>`; other keys belong to others and are passed over.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, ValidationError
+
+from schemas.entities import EntityKind
+from schemas.errors import Transient
+from schemas.spaces import AliasRecord, SpaceRecord
+from schemas.topics import Topic
+from streams.compacted import read_compacted
+from streams.emitter import Outgoing
+from streams.settings import KafkaSettings
+
+SPACE_KEY = "space:"
+ALIAS_KEY = "alias:"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Every space by its name, and the alias of every kind that has one."""
+
+    spaces: Mapping[str, SpaceRecord] = field(default_factory=dict)
+    aliases: Mapping[EntityKind, str] = field(default_factory=dict)
+
+
+def fold(records: Iterable[tuple[bytes | None, bytes | None]]) -> Control:
+    """Return the state that keys and values, in log order, end in; raises Transient.
+
+    Transient, because these records are written by Freshet alone: what does not decode was written
+    by a newer version, and guessing at spaces would mix vectors.
+    """
+    newest: dict[str, bytes] = {}
+    for key, value in records:
+        name = (key or b"").decode("utf-8", "replace")
+        if value is None:
+            newest.pop(name, None)
+        else:
+            newest[name] = value
+    spaces: dict[str, SpaceRecord] = {}
+    aliases: dict[EntityKind, str] = {}
+    for name, value in newest.items():
+        try:
+            if name.startswith(SPACE_KEY):
+                space = SpaceRecord.model_validate_json(value)
+                spaces[space.space.name] = space
+            elif name.startswith(ALIAS_KEY):
+                alias = AliasRecord.model_validate_json(value)
+                aliases[alias.kind] = alias.space
+        except ValidationError as error:
+            raise Transient("kafka", f"{Topic.CONTROL}: {name} does not decode") from error
+    return Control(spaces, aliases)
+
+
+async def read_control(kafka: KafkaSettings) -> Control:
+    """Return the state as of now; raises Transient("kafka"), ConfigurationError without a topic."""
+    return fold(
+        [(record.key, record.value) async for record in read_compacted(kafka, Topic.CONTROL)]
+    )
+
+
+def space_message(record: SpaceRecord) -> Outgoing:
+    """Return the record of a space."""
+    return _message(SPACE_KEY + record.space.name, record)
+
+
+def alias_message(record: AliasRecord) -> Outgoing:
+    """Return the record of an alias."""
+    return _message(ALIAS_KEY + record.kind.value, record)
+
+
+def _message(key: str, record: BaseModel) -> Outgoing:
+    return Outgoing(Topic.CONTROL, key.encode(), record.model_dump_json().encode())

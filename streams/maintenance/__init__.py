@@ -1,0 +1,1 @@
+"""What operators start by hand: refresh, sweep, forget and audit. One file each."""

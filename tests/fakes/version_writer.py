@@ -1,0 +1,100 @@
+"""A Writer whose texts say which version they were asked for, so that tests can tell them apart.
+
+Deterministic: the same request gets the same answer. In process it is scripted through its
+arguments; in a lane's own process (`FRESHET_KNOWLEDGE__WRITER=tests.fakes.version_writer:...`)
+through the environment: VERSION_WRITER_LATENCY_MS, VERSION_WRITER_CALLS (a file that every call
+appends a line to: entity, version, ms since the epoch) and VERSION_WRITER_MOOD (a file that says
+how calls go while it exists: down, hang or garbage).
+"""
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+from schemas.errors import Transient
+from schemas.knowledge import KnowledgeRequest
+from tests.fakes.answers import factor_text
+from workers.knowledge.prompts import Prompt
+from workers.knowledge.writer import Answer
+
+
+class VersionWriter:
+    """`failures` are raised by the next calls, one each, before anybody is answered.
+
+    While `gate` is clear, calls wait: a test can hold any number of them in flight.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str = "version-writer",
+        latency_seconds: float | None = None,
+        failures: Iterable[Exception] = (),
+    ) -> None:
+        self._model = model
+        self._latency_seconds = (
+            float(os.environ.get("VERSION_WRITER_LATENCY_MS", "0")) / 1000
+            if latency_seconds is None
+            else latency_seconds
+        )
+        self._call_log = os.environ.get("VERSION_WRITER_CALLS")
+        self._mood_file = os.environ.get("VERSION_WRITER_MOOD")
+        self.failures = deque(failures)
+        self.requests: list[KnowledgeRequest] = []
+        self.prompts: list[Prompt] = []
+        self.priorities: list[int] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.closed = False
+
+    @property
+    def model(self) -> str:
+        return self._model
+
+    async def write(self, prompt: Prompt, request: KnowledgeRequest, *, priority: int) -> Answer:
+        self.requests.append(request)
+        self.prompts.append(prompt)
+        self.priorities.append(priority)
+        self._log(request)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await self.gate.wait()
+            await asyncio.sleep(self._latency_seconds)
+        finally:
+            self.in_flight -= 1
+        if self.failures:
+            raise self.failures.popleft()
+        mood = self._mood()
+        if mood == "down":
+            raise Transient("vllm", "the version writer is down")
+        if mood == "hang":
+            await asyncio.Event().wait()
+        if mood == "garbage":
+            return Answer(dict.fromkeys(prompt.factor_names, "la la la la la"), 1, 1, "garbage")
+        subject = f"{request.entity} as of version {request.version}"
+        factors = {name: factor_text(name, subject) for name in prompt.factor_names}
+        tokens = len(prompt.system + prompt.user) // 4, sum(map(len, factors.values())) // 4
+        return Answer(factors, *tokens, str(factors))
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+    def _mood(self) -> str:
+        if self._mood_file is None:
+            return ""
+        try:
+            return Path(self._mood_file).read_text().strip()
+        except FileNotFoundError:
+            return ""
+
+    def _log(self, request: KnowledgeRequest) -> None:
+        if self._call_log is not None:
+            # One short append a call: whole lines, even from several processes.
+            with Path(self._call_log).open("a") as log:
+                log.write(f"{request.entity} {request.version} {time.time_ns() // 1_000_000}\n")

@@ -1,0 +1,419 @@
+"""A space from its fitting to its end, on a real Kafka and Redis, rankers reading all along."""
+
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+
+import pytest
+from redis.asyncio import Redis
+
+from schemas.entities import EntityKey, EntityKind
+from schemas.errors import ConfigurationError, Transient
+from schemas.knowledge import Document
+from schemas.spaces import SpaceState
+from streams.control import read_control
+from streams.emitter import KafkaEmitter
+from streams.engine.outcomes import Outcome, Settled
+from streams.lanes.encode import EncodeLane, EntityUpdate
+from streams.lanes.encode_space import EncodeSpaceLane, Touched
+from streams.rebuild import ViewRebuild
+from streams.settings import Settings
+from streams.space_set import SpaceSet
+from streams.spaces_admin import SpaceRefused, activate, create, fit, list_spaces, retire
+from streams.topic_admin import apply
+from tests.fakes.clock import FakeClock
+from tests.fakes.emitter import FakeEmitter
+from tests.fakes.encoding import HashEncoder
+from tests.fakes.inline_executor import InlineExecutor
+from tests.live_builders import factors, item, removed
+from tests.space_builders import (
+    PARTITIONS,
+    PARTS,
+    RAW,
+    deployment_settings,
+    fields_of,
+    film,
+    films,
+    json_lines,
+)
+from workers.adaptors.space_files import load_space
+from workers.encoding.representation import Representer
+from workers.live.connection import connect, run_id
+from workers.live.entity_store import EntityStore
+from workers.live.keys import Keys
+from workers.live.live_vectors import LiveVectors
+from workers.live.space_registry import SpaceRegistry
+from workers.live.space_vectors import SpaceVectors
+from workers.live.view_marker import ViewMarker
+from workers.live.view_partitions import ViewPartitions
+
+OLD, NEW = "pca-1", "pca-2"
+DIMS = {OLD: 6, NEW: 4}
+COUNT = 120
+
+
+@dataclass(slots=True)
+class World:
+    """A deployment whose lanes are called by hand."""
+
+    settings: Settings
+    redis_url: str
+    redis: Redis
+    keys: Keys
+    registry: SpaceRegistry
+    vectors: SpaceVectors
+    store: EntityStore
+    emitter: KafkaEmitter
+    encoder: HashEncoder = field(default_factory=HashEncoder)
+
+    async def fit(self, name: str, catalog, knowledge=None, *, encoder=None) -> None:
+        directory = await fit(
+            self.settings,
+            name=name,
+            catalog=catalog,
+            knowledge=knowledge,
+            dim=DIMS[name],
+            load_encoder=encoder or (lambda _threads: self.encoder),
+        )
+        assert directory == self.settings.encode.spaces_dir / name
+
+    async def encode_lane(self) -> EncodeLane:
+        spaces = SpaceSet(self.registry, self.settings.encode.spaces_dir, lane="encode")
+        await spaces.refresh()
+        return EncodeLane(
+            store=self.store,
+            representer=Representer(HashEncoder(), PARTS),
+            spaces=spaces,
+            emitter=self.emitter,
+            clock=FakeClock(),
+            executor=InlineExecutor(),
+        )
+
+    async def space_lane(self, name: str) -> tuple[EncodeSpaceLane, SpaceSet]:
+        spaces = SpaceSet(self.registry, self.settings.encode.spaces_dir, lane=f"encode.{name}")
+        await spaces.refresh()
+        lane = EncodeSpaceLane(
+            space=name,
+            spaces=spaces,
+            store=self.store,
+            emitter=FakeEmitter(),
+            clock=FakeClock(),
+            executor=InlineExecutor(),
+        )
+        return lane, spaces
+
+    async def write(self, documents: Iterable[tuple[EntityKey, Document]]) -> None:
+        lane = await self.encode_lane()
+        updates = [EntityUpdate(key, document, 1) for key, document in documents]
+        assert all(isinstance(result, Settled) for result in await lane.handle(updates))
+
+    async def verify_view(self) -> None:
+        """Do what the encode lane's guard does."""
+        run = await run_id(self.redis)
+        for partition in range(PARTITIONS):
+            await ViewPartitions(self.redis, self.keys).verify(partition, run)
+
+    async def count(self, space: str) -> int:
+        return await self.vectors.count(space, EntityKind.ITEM)
+
+
+@pytest.fixture
+async def world(kafka, redis_server, topic_prefix, tmp_path) -> AsyncIterator[World]:
+    settings = deployment_settings(
+        kafka.bootstrap_servers, redis_server.url, topic_prefix, tmp_path / "spaces"
+    )
+    apply(settings.kafka)
+    keys = Keys(topic_prefix)
+    emitter = KafkaEmitter(settings.kafka)
+    async with connect(redis_server.url) as redis:
+        await ViewMarker(redis, keys).stamp()
+        try:
+            yield World(
+                settings,
+                redis_server.url,
+                redis,
+                keys,
+                SpaceRegistry(redis, keys),
+                SpaceVectors(redis, keys),
+                EntityStore(redis, keys),
+                emitter,
+            )
+        finally:
+            await emitter.aclose()
+
+
+@pytest.fixture
+def catalog(tmp_path):
+    rows = [
+        {"item_id": key.id, **fields_of(document), "votes": n}
+        for n, (key, document) in enumerate(films(COUNT).items())
+    ]
+    return json_lines(tmp_path / "catalog.jsonl", rows)
+
+
+@pytest.fixture
+def knowledge(tmp_path):
+    rows = [{"item_id": str(n), "knowledge": {"mood": f"mood {n}"}} for n in range(1, COUNT, 2)]
+    return json_lines(tmp_path / "knowledge.jsonl", rows)
+
+
+def no_encoder(_threads: int) -> HashEncoder:
+    raise AssertionError("the encoder was loaded")
+
+
+class Ranker(threading.Thread):
+    """Reads all items without a pause and remembers what every batch was like."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(daemon=True)
+        # A ranker's aliases age a hundred times as fast, or the test would take half a minute.
+        self._live = LiveVectors(
+            world.redis_url, key_prefix=world.keys.prefix, clock=lambda: time.monotonic() * 100
+        )
+        self._keys = [f"item:{n}" for n in range(COUNT)]
+        self._stop_asked = threading.Event()
+        self.batches: list[tuple[str, int, int]] = []
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            while not self._stop_asked.is_set():
+                with self._live.pin() as view:
+                    got = view.get(self._keys)
+                self.batches.append((got.space, got.values.shape[1], int(got.found.sum())))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the test fails with it
+            self.error = error
+        finally:
+            self._live.close()
+
+    def finish(self) -> None:
+        self._stop_asked.set()
+        self.join(10)
+        assert not self.is_alive()
+        assert self.error is None
+
+
+async def test_a_new_space_takes_over_while_rankers_read_without_a_gap_or_a_mixed_batch(
+    world, catalog, knowledge, wait_until
+):
+    await world.fit(OLD, catalog)
+    first = await create(world.settings, OLD)
+    assert (first.state, first.writer) == (SpaceState.ACTIVE, "encode")
+    documents = films(COUNT)
+    await world.write(documents.items())
+    await world.verify_view()
+    ranker = Ranker(world)
+    ranker.start()
+
+    # Refitted from what the topics hold, without an encoder.
+    await world.fit(NEW, "topic", "topic", encoder=no_encoder)
+    second = await create(world.settings, NEW)
+    assert (second.state, second.writer) == (SpaceState.BACKFILLING, f"encode.{NEW}")
+    lane, spaces = await world.space_lane(NEW)
+    with pytest.raises(SpaceRefused, match=f"covers 0 of {COUNT}"):
+        await activate(world.settings, NEW)
+    touched = [Touched(key) for key in documents]
+    await lane.handle(touched[:-1])
+    with pytest.raises(SpaceRefused, match=r"99\.1%"):
+        await activate(world.settings, NEW)
+    assert (await read_control(world.settings.kafka)).aliases == {EntityKind.ITEM: OLD}
+    await lane.handle(touched[-1:])
+    (flip,) = await activate(world.settings, NEW)
+    assert (flip.before, flip.coverage.share) == (OLD, 1.0)
+    # Both lanes go on writing around the flip.
+    await world.write((item(n), film(2, f"Film {n}, corrected")) for n in range(0, COUNT, 4))
+    await lane.handle(touched)
+    await wait_until(lambda: ranker.error or ranker.batches[-1][0] == NEW)
+    seen_new_at = len(ranker.batches)
+    await wait_until(lambda: ranker.error or len(ranker.batches) > seen_new_at + 20)
+
+    deleted = await retire(world.settings, OLD, after_seconds=0)
+
+    ranker.finish()
+    assert deleted == COUNT
+    assert await world.count(OLD) == 0
+    assert await world.count(NEW) == COUNT
+    assert set(ranker.batches) == {(name, DIMS[name], COUNT) for name in (OLD, NEW)}
+    order = [space for space, _, _ in ranker.batches]
+    assert order == sorted(order)
+    control = await read_control(world.settings.kafka)
+    assert control.aliases == {EntityKind.ITEM: NEW}
+    states = {name: record.state for name, record in control.spaces.items()}
+    assert states == {
+        OLD: SpaceState.RETIRED,
+        NEW: SpaceState.ACTIVE,
+        RAW: SpaceState.ACTIVE,
+    }
+    assert await world.registry.spaces() == dict(control.spaces)
+    assert await world.registry.alias(EntityKind.ITEM) == NEW
+    # The encode lane no longer writes it.
+    await world.write([(item(0), film(3, "Film 0, once more"))])
+    assert await world.count(OLD) == 0
+    assert spaces.raw.name == RAW
+
+
+async def test_the_first_space_registers_the_raw_one_and_is_active_at_once(world, catalog):
+    await world.fit(OLD, catalog)
+    with pytest.raises(Transient, match="freshet spaces create"):
+        await world.write([(item(1), film(1, "Heat"))])
+
+    await create(world.settings, OLD)
+
+    spaces = await world.registry.spaces()
+    assert {name: (one.state, one.writer) for name, one in spaces.items()} == {
+        OLD: (SpaceState.ACTIVE, "encode"),
+        RAW: (SpaceState.ACTIVE, "encode"),
+    }
+    assert spaces[OLD].default is not None
+    assert len(spaces[OLD].default) == DIMS[OLD]
+    assert await world.registry.alias(EntityKind.ITEM) == OLD
+    with pytest.raises(ConfigurationError, match="already registered"):
+        await create(world.settings, OLD)
+
+
+async def test_a_later_space_can_be_given_to_the_encode_lane_and_completed_by_a_rebuild(
+    world, catalog
+):
+    await world.fit(OLD, catalog)
+    await create(world.settings, OLD)
+    await world.write(films(10).items())
+    await world.fit(NEW, catalog)
+
+    record = await create(world.settings, NEW, active=True)
+
+    assert (record.state, record.writer) == (SpaceState.ACTIVE, "encode")
+    assert await world.registry.alias(EntityKind.ITEM) == OLD
+    await world.write([(item(100), film(1, "Heat"))])
+    assert await world.count(NEW) == 1
+    rebuild = ViewRebuild(
+        world.settings.kafka,
+        store=world.store,
+        registry=world.registry,
+        representer=Representer(HashEncoder(), PARTS),
+        spaces=SpaceSet(world.registry, world.settings.encode.spaces_dir, lane="encode"),
+        executor=InlineExecutor(),
+    )
+    await rebuild.rebuild(set(range(PARTITIONS)))
+    assert await world.count(NEW) == 11
+
+
+async def test_activation_waits_for_a_view_that_is_being_rebuilt(world, catalog):
+    await world.fit(OLD, catalog)
+    await create(world.settings, OLD)
+    await world.write(films(4).items())
+    await world.fit(NEW, catalog)
+    await create(world.settings, NEW)
+
+    with pytest.raises(SpaceRefused, match="not verified"):
+        await activate(world.settings, NEW)
+
+    assert await world.registry.alias(EntityKind.ITEM) == OLD
+
+
+async def test_a_retired_space_is_written_no_more_and_the_one_in_use_stays(world, catalog):
+    await world.fit(OLD, catalog)
+    await world.fit(NEW, catalog)
+    await create(world.settings, OLD)
+    await create(world.settings, NEW)
+    await world.write(films(6).items())
+    lane, spaces = await world.space_lane(NEW)
+    await lane.handle([Touched(item(n)) for n in range(6)])
+    for name, reason in ((OLD, "active for items"), (RAW, "made from its parts")):
+        with pytest.raises(SpaceRefused, match=reason):
+            await retire(world.settings, name, after_seconds=0)
+
+    steps: list[str] = []
+    deleted = await retire(
+        world.settings, NEW, after_seconds=0, progress=lambda what, _done, _of: steps.append(what)
+    )
+
+    assert deleted == 6
+    assert {"waiting", "deleting items"} <= set(steps)
+    await spaces.refresh()
+    results = await lane.handle([Touched(item(1))])
+    assert [result.outcome for result in results] == [Outcome.UNCHANGED]
+    assert await world.count(NEW) == 0
+    assert await world.count(OLD) == 6
+    with pytest.raises(SpaceRefused, match="retired"):
+        await activate(world.settings, NEW)
+    # Given again, as after a command that was cut short.
+    assert await retire(world.settings, NEW, after_seconds=0) == 0
+
+
+async def test_spaces_are_listed_with_what_they_cover(world, catalog):
+    await world.fit(OLD, catalog)
+    await create(world.settings, OLD)
+    await world.write([*films(5).items(), (item(7), removed(1))])
+    await world.fit(NEW, catalog)
+
+    listed = {status.name: status for status in await list_spaces(world.settings)}
+
+    assert list(listed) == [RAW, OLD, NEW]
+    assert listed[OLD].vectors == {EntityKind.ITEM: 5}
+    assert listed[OLD].active_for == (EntityKind.ITEM,)
+    assert listed[RAW].vectors == {EntityKind.ITEM: 5}
+    assert listed[NEW].state is None
+    assert listed[NEW].on_disk
+    assert (listed[NEW].dim, listed[NEW].vectors) == (DIMS[NEW], {})
+
+
+async def test_fitting_takes_knowledge_from_files_and_from_topics_alike(
+    world, catalog, knowledge, tmp_path
+):
+    await world.fit(OLD, catalog, knowledge)
+    await create(world.settings, OLD)
+    documents = {
+        key: document.merge(Document(individual=factors(1, f"mood {key.id}")))
+        if int(key.id) % 2
+        else document
+        for key, document in films(COUNT).items()
+    }
+    await world.write(documents.items())
+    fitted_on = load_space(world.settings.encode.spaces_dir, OLD).space.fitted_on
+    assert fitted_on["items"] == COUNT
+    assert fitted_on["items_with_mood"] == COUNT // 2
+
+    sources = {
+        "both": ("topic", "topic", no_encoder),
+        "written": (catalog, "topic", no_encoder),
+        "stored": ("topic", knowledge, no_encoder),
+        "content": ("topic", None, no_encoder),
+    }
+    fitted = {}
+    for name, (items, written, encoder) in sources.items():
+        directory = await fit(
+            world.settings,
+            name=name,
+            catalog=items,
+            knowledge=written,
+            dim=DIMS[OLD],
+            load_encoder=encoder,
+        )
+        fitted[name] = load_space(directory.parent, name).space.fitted_on
+
+    assert fitted["both"] == fitted["written"] == fitted["stored"] == fitted_on
+    assert fitted["content"]["items_with_mood"] == 0
+
+
+async def test_a_file_that_cannot_be_read_names_the_line(world, tmp_path):
+    broken = json_lines(tmp_path / "broken.jsonl", [{"item_id": "1", "title": "Heat"}, {"x": 1}])
+
+    with pytest.raises(ConfigurationError, match="line 2"):
+        await world.fit(OLD, broken)
+    with pytest.raises(ConfigurationError, match="No such file"):
+        await world.fit(OLD, tmp_path / "missing.jsonl")
+    with pytest.raises(ConfigurationError, match="holds no items"):
+        await world.fit(OLD, "topic")
+    assert not world.settings.encode.spaces_dir.exists()
+
+
+async def test_a_refit_with_another_encoder_is_refused(world, catalog):
+    await world.fit(OLD, catalog)
+    other = HashEncoder()
+    other.encoder_id = "another-encoder"
+
+    with pytest.raises(ConfigurationError, match="installed is another-encoder"):
+        await world.fit(NEW, catalog, encoder=lambda _threads: other)
+
+    assert not (world.settings.encode.spaces_dir / NEW).exists()
