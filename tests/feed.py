@@ -58,6 +58,14 @@ def make_feed(seed: int, *, events: int = 5_000, items: int = 150) -> list[FeedE
     return feed
 
 
+def newest_versions(events: Iterable[FeedEvent]) -> dict[str, int]:
+    """Return the greatest version of each item."""
+    newest: dict[str, int] = {}
+    for event in events:
+        newest[event.item] = max(newest.get(event.item, 0), event.version)
+    return newest
+
+
 def changes_by_item(
     events: Iterable[FeedEvent], policy: ContentPolicy
 ) -> dict[str, list[ItemChange]]:

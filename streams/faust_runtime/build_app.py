@@ -14,6 +14,7 @@ from streams.faust_runtime import fast_transport
 from streams.faust_runtime.bridge import FaustBridge, to_record
 from streams.faust_runtime.credentials import credentials
 from streams.faust_runtime.lane_service import Companions, LaneService
+from streams.faust_runtime.raw_schema import RawSchema
 from streams.kafka_clients import KafkaConnection
 from streams.settings import KafkaSettings, LaneSettings
 from streams.vitals import Vitals
@@ -85,9 +86,10 @@ def build_app(
     )
     app.service(service)  # type: ignore[arg-type]  # an instance is accepted, as App.on_init_extra_service says
 
-    topic = app.topic(
-        *topics, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+    raw = RawSchema(
+        key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
     )
+    topic = app.topic(*topics, schema=raw)
     pipeline = parts.pipeline
 
     @app.agent(topic, name=name, supervisor_strategy=CrashingSupervisor)

@@ -23,7 +23,7 @@ from tests.delivery import (
 )
 from tests.deployment import Deploy, Deployment, LaneProcess
 from tests.document_equality import LiveView, live_view
-from tests.feed import FeedEvent, make_feed
+from tests.feed import FeedEvent, make_feed, newest_versions
 from tests.stack import wait_until_blocking
 
 pytestmark = pytest.mark.timeout(420)
@@ -203,3 +203,45 @@ def test_sigterm_in_mid_flow_drains_and_loses_nothing(deploy: Deploy) -> None:
     deployment.wait_settled()
 
     assert_all_arrived(deployment, feed)
+
+
+def test_no_removed_item_comes_back_after_compaction_and_a_rebuild(
+    deploy: Deploy, own_redis: Callable[..., RedisServer]
+) -> None:
+    redis = own_redis()
+    deployment = deploy(own_redis=redis)
+    feed = make_feed(29, events=400, items=40)
+    # Edits first, so that there is something to compact; then every third item goes.
+    last = newest_versions(feed)
+    removals = [
+        FeedEvent(item, version + 1, None, 0)
+        for number, (item, version) in enumerate(sorted(last.items()))
+        if number % 3 == 0
+    ]
+    others = [FeedEvent(f"x{number:02d}", 1, "Amber Road", 0) for number in range(16)]
+    lanes = deployment.start_all()
+    _send(deployment, [*feed, *removals])
+    deployment.wait_settled()
+    before = len(deployment.records(deployment.prefix + "entities"))
+    deployment.compact("entities", "representations")
+    _send(deployment, others)  # a record closes the segment before it, and closed ones are cleaned
+    wait_until_blocking(
+        lambda: len(deployment.records(deployment.prefix + "entities")) < before,
+        timeout=60,
+        interval=0.5,
+    )
+
+    redis.kill()
+    redis.restart(empty=True)
+    time.sleep(1.5)
+    _ready(*lanes.values())
+    _send(deployment, random.Random(29).sample(feed, 100))  # late and repeated events
+    deployment.wait_settled()
+
+    assert_all_arrived(deployment, [*feed, *removals, *others])
+
+
+def _send(deployment: Deployment, feed: Sequence[FeedEvent]) -> None:
+    traffic = Traffic(deployment, feed, per_second=400)
+    traffic.start()
+    traffic.finish()
