@@ -86,17 +86,18 @@ class ContentPolicy:
     def _clean(self, value: object) -> Json:
         if not isinstance(value, list):
             return self._clean_scalar(value)
-        entries = (self._clean_scalar(entry) for entry in value[: self.max_list_entries])
-        return [entry for entry in entries if entry is not None and entry != ""]
+        return [
+            clean
+            for entry in value[: self.max_list_entries]
+            if (clean := self._clean_scalar(entry)) is not None and clean != ""
+        ]
 
     def _clean_scalar(self, value: object) -> str | int | float | None:
-        match value:
-            case str():
-                return clean_text(value)[: self.max_text_chars]
-            case bool() | int() | float():
-                return value
-            case _:
-                return None  # objects and lists of lists have no agreed text form
+        if isinstance(value, str):
+            return clean_text(value)[: self.max_text_chars]
+        if isinstance(value, int | float):
+            return value
+        return None  # objects and lists of lists have no agreed text form
 
 
 _CONTROL = re.compile(

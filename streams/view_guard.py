@@ -83,7 +83,8 @@ class GuardedLane:
     replay: Callable[[tuple[str, int], int | None, int], Awaitable[int]] | None
     """Handles the records of a partition from an offset (None: the earliest) up to another."""
     rebuild: Callable[[set[int]], Awaitable[int]] | None = None
-    """Puts the partitions' entities back from the compacted topics; the owner of the view only."""
+    """Puts spaces, aliases and the partitions' entities back from the compacted topics; the owner
+    of the view only."""
 
 
 class ViewGuard:
@@ -154,7 +155,8 @@ class ViewGuard:
         checkpoints = await self._view.checkpoints()
         ends = await self._ends(lost)
         behind = {tp for tp in lost if tp not in checkpoints or checkpoints[tp] < ends[tp]}
-        if behind and self._lane.rebuild is not None:
+        if self._lane.rebuild is not None:
+            # Of no partition, too: spaces and aliases may be those of an older Redis.
             entities = await self._lane.rebuild({partition for _, partition in behind})
             log.info("view_rebuilt", partitions=sorted(p for _, p in behind), entities=entities)
             # The owner reads documents while it replays, and these partitions are whole enough:
