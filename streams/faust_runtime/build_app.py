@@ -86,9 +86,7 @@ def build_app(
     )
     app.service(service)  # type: ignore[arg-type]  # an instance is accepted, as App.on_init_extra_service says
 
-    raw = RawSchema(
-        key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
-    )
+    raw = RawSchema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
     topic = app.topic(*topics, schema=raw)
     pipeline = parts.pipeline
 

@@ -10,7 +10,7 @@ from typing import Any
 import faust
 
 
-class RawSchema(faust.Schema):
+class RawSchema(faust.Schema[Any, Any]):
     """Passes key and value on as they are, tombstones included. Decoding cannot fail."""
 
     def compile(self, app: faust.App, **_hooks: Any) -> Callable[..., Awaitable[faust.Event]]:  # type: ignore[override]  # errors have no hook here

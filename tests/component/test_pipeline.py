@@ -545,12 +545,27 @@ async def test_while_held_nothing_is_admitted_and_no_batch_starts() -> None:
 
         bench.pipeline.unhold("redis")
         bench.pipeline.unhold("never held")
+        waiting = asyncio.create_task(bench.pipeline.room())
         await passes(60)
         assert bench.lane.batches == []
+        assert not waiting.done()
 
         bench.pipeline.unhold("paused")
-        await bench.pipeline.room()
+        await asyncio.wait_for(waiting, 1)
         await wait_until(lambda: bench.acked() == [0])
+
+
+@in_virtual_time
+async def test_the_end_of_a_hold_wakes_an_idle_consumer() -> None:
+    async with Bench(FakeLane()) as bench:
+        bench.pipeline.hold("redis", "rebuilding")
+        waiting = asyncio.create_task(bench.pipeline.room())
+        await passes(60)
+        assert not waiting.done()
+
+        bench.pipeline.unhold("redis")
+
+        await asyncio.wait_for(waiting, 1)
 
 
 @in_virtual_time
@@ -698,36 +713,43 @@ async def test_a_handler_that_survives_its_cancellation_settles_nothing() -> Non
         except asyncio.CancelledError:
             await release.wait()
             late.append(batch[0].id)
+        if batch[0].id == "t":
+            raise Transient("redis", "late")
         return [Permanent(Reason.REFUSED) if batch[0].id == "p" else DONE]
 
     async with Bench(FakeLane(stubborn), one_at_a_time()) as bench:
         bench.admit("a", 1)
         bench.admit("p", 1)
-        await wait_until(lambda: bench.lane.running == 2)
+        bench.admit("t", 1)
+        await wait_until(lambda: bench.lane.running == 3)
         bench.pipeline.abandon()
         bench.lane.forget_running()
         bench.lane.behaviour = bench.lane.write_all
         bench.generation = 2
         bench.admit("a", 1, offset=0)
         bench.admit("p", 1, offset=1)
-        await wait_until(lambda: bench.acked() == [0, 1])
+        bench.admit("t", 1, offset=2)
+        await wait_until(lambda: bench.acked() == [0, 1, 2])
 
         release.set()
-        await wait_until(lambda: sorted(late) == ["a", "p"])
+        await wait_until(lambda: sorted(late) == ["a", "p", "t"])
         await passes(5)
-        assert bench.acked() == [0, 1]
+        assert bench.acked() == [0, 1, 2]
         assert bench.letters.letters == []
+        assert bench.observer.retries == []
         assert not bench.task.done()
 
 
 @in_virtual_time
 async def test_an_abandoned_burial_touches_nothing_of_the_next_generation() -> None:
-    async with Bench(FakeLane(), NO_LINGER) as bench:
+    async with Bench(FakeLane(_refuses_bad), NO_LINGER) as bench:
         release = asyncio.Event()
         sends: list[list[int]] = []
+        under_way = 0
         keep = bench.letters.send
 
         async def stubborn(letters) -> None:
+            nonlocal under_way
             sends.append([letter.offset for letter in letters])
             if len(sends) == 1:
                 try:
@@ -735,24 +757,33 @@ async def test_an_abandoned_burial_touches_nothing_of_the_next_generation() -> N
                 except asyncio.CancelledError:
                     await release.wait()
                     return
-            await keep(letters)
+            under_way += 1
+            assert under_way == 1, "two sends at once"
+            try:
+                await passes(0.5)
+                await keep(letters)
+            finally:
+                under_way -= 1
 
         bench.letters.send = stubborn  # type: ignore[method-assign]
-        bench.admit("a", "!1")
+        bench.admit("bad", 1)
         await wait_until(lambda: sends == [[0]])
         bench.pipeline.abandon()
         bench.generation = 2
         bench.letters.is_down = True
-        bench.admit("a", "!1", offset=0)
-        bench.admit("a", "!2")
+        bench.admit("bad", 1, offset=0)
+        bench.admit("x", "!")
         await wait_until(lambda: len(sends) > 1)
         release.set()
-        await passes(30)
+        for number in range(30):
+            bench.admit(f"{number}", "!")
+            await passes(1)
         assert bench.acked() == []
+        assert not bench.task.done()
 
         bench.letters.is_down = False
-        await wait_until(lambda: bench.acked() == [0, 1])
-        assert [letter.offset for letter in bench.letters.letters] == [0, 1]
+        await wait_until(lambda: bench.acked() == list(range(32)))
+        assert sorted(letter.offset for letter in bench.letters.letters) == list(range(32))
 
 
 @in_virtual_time

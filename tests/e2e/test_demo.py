@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from deploy.local.server_process import command_line
 from tests.stack import wait_until_blocking
 
 FILMS = 24
@@ -29,6 +31,17 @@ def start_demo(root: Path, *arguments: str) -> subprocess.Popen:
         )
 
 
+def run_demo(root: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.demo", "--root", str(root), *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 def children_of(pid: int) -> set[int]:
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     direct = {int(child) for task in tasks for child in task.read_text().split()}
@@ -36,24 +49,48 @@ def children_of(pid: int) -> set[int]:
 
 
 def is_running(pid: int) -> bool:
-    try:
-        return b") Z " not in Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return False
+    return bool(command_line(pid))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A demo that ended by itself and was kept, and what became of it then."""
+
+    result: dict
+    progress: str
+    kept: dict[int, bool]
+    second_start: subprocess.CompletedProcess
+    settings: str
+    stopped: dict[int, bool]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[subprocess.Popen, dict, str]:
+def finished(tmp_path_factory) -> Finished:
     root = tmp_path_factory.mktemp("demo") / "root"
-    demo = start_demo(root, "--json", "--films", str(FILMS), "--speed", "2000000")
-    output, _ = demo.communicate(timeout=200)
-    progress = (root / "progress.txt").read_text()
-    assert demo.returncode == 0, progress[-4_000:]
-    return demo, json.loads(output.splitlines()[-1]), progress
+    demo = start_demo(root, "--json", "--keep", "--films", str(FILMS), "--speed", "2000000")
+    try:
+        output, _ = demo.communicate(timeout=200)
+        progress = (root / "progress.txt").read_text()
+        assert demo.returncode == 0, progress[-4_000:]
+        lanes = json.loads((root / "lanes.json").read_text()).values()
+        kept = {pid: is_running(pid) for pid in lanes}
+        settings = (root / "settings.sh").read_text()
+        second_start = run_demo(root)
+    finally:
+        demo.kill()
+        run_demo(root, "--stop")
+    return Finished(
+        result=json.loads(output.splitlines()[-1]),
+        progress=progress,
+        kept=kept,
+        second_start=second_start,
+        settings=settings,
+        stopped={pid: not is_running(pid) for pid in kept},
+    )
 
 
 def test_every_record_is_accounted_for(finished):
-    _, found, _ = finished
+    found = finished.result
 
     assert found["items_live"] == {"content": 0, "collective": 0, "individual": FILMS - 1}
     assert found["lag"] == {"items": 0, "knowledge": 0, "knowledge-backlog": 0, "encode": 0}
@@ -62,7 +99,7 @@ def test_every_record_is_accounted_for(finished):
 
 
 def test_news_reaches_rankers_and_what_is_no_news_costs_no_call(finished):
-    _, found, _ = finished
+    found = finished.result
 
     assert 0 < found["freshness_ms"]["content"]["p50"] < 10_000
     assert found["freshness_ms"]["individual"]["p50"] >= found["freshness_ms"]["content"]["p50"]
@@ -73,7 +110,7 @@ def test_news_reaches_rankers_and_what_is_no_news_costs_no_call(finished):
 
 
 def test_live_vectors_are_there_for_every_rating(finished):
-    _, found, _ = finished
+    found = finished.result
     regimes = found["cold_start"]
 
     assert list(regimes) == ["nightly", "content", "live"]
@@ -83,11 +120,19 @@ def test_live_vectors_are_there_for_every_rating(finished):
     assert regimes["content"]["missed"] == 0.0
 
 
-def test_stdout_is_one_json_object_and_progress_goes_to_stderr(finished):
-    _, _, progress = finished
+def test_progress_and_hints_go_to_stderr(finished):
+    assert "Replaying the summer" in finished.progress
+    assert "freshet explain item:" in finished.progress
+    assert "Traceback" not in finished.progress
 
-    assert "Replaying the summer" in progress
-    assert "Traceback" not in progress
+
+def test_a_kept_demo_goes_on_refuses_company_and_is_stopped_by_a_command(finished):
+    assert len(finished.kept) == 4
+    assert all(finished.kept.values())
+    assert "export FRESHET_KAFKA__BOOTSTRAP_SERVERS=127.0.0.1:" in finished.settings
+    assert finished.second_start.returncode == 1
+    assert "still running" in finished.second_start.stderr
+    assert all(finished.stopped.values())
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks /proc for child processes")

@@ -1,0 +1,210 @@
+"""What the demo knows of itself while it runs: written by its threads, shown by its display."""
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from deploy.demo.broken import BrokenRecord
+from deploy.demo.films import SUMMER_STARTS_MS
+from deploy.demo.lane_processes import LaneFigures
+from deploy.demo.plans import Kind
+from deploy.demo.schedule import FeedEvent
+from deploy.demo.watch import Sighting
+from schemas.entities import Stage
+
+_NEWS = 6
+_RECENT = 200
+_TOLD = {
+    Kind.RELEASE: "released",
+    Kind.CORRECTION: "title corrected",
+    Kind.EDIT: "burst of edits settled",
+    Kind.REMOVAL: "removed",
+}
+_EFFECTS = {
+    Stage.NONE: "gone for rankers",
+    Stage.CONTENT: "rankable",
+    Stage.INDIVIDUAL: "rankable with knowledge",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRow:
+    """A lane in the display; `rate` is in records a second."""
+
+    lane: str
+    state: str
+    settled: int
+    rate: float
+    lag: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The board at one moment. `freshness_ms` holds the latest values of each stage."""
+
+    phase: str
+    detail: str
+    elapsed_seconds: float
+    sent: int
+    to_send: int
+    season_ms: int
+    live: Mapping[str, int]
+    freshness_ms: Mapping[str, Sequence[float]]
+    lanes: Sequence[LaneRow]
+    calls: int
+    saved_fingerprint: int
+    saved_coalesced: int
+    refused: int
+    news: Sequence[str]
+
+    @property
+    def share_sent(self) -> float:
+        """Of the records to send, 0 to 1."""
+        return self.sent / self.to_send if self.to_send else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LlmCounts:
+    """Calls made, and calls that a consumer which answers each event with one would have made.
+
+    By fingerprint: newer versions and duplicates that say nothing new. By coalescing: versions
+    absorbed by a newer one before anybody was asked.
+    """
+
+    calls: int = 0
+    saved_fingerprint: int = 0
+    saved_coalesced: int = 0
+
+
+def llm_counts(lanes: Mapping[str, LaneFigures]) -> LlmCounts:
+    """Return the counts of all lanes together."""
+    items = lanes.get("items", LaneFigures("items")).outcomes
+    saved: Counter[str] = Counter()
+    for figures in lanes.values():
+        saved.update(figures.saved)
+    return LlmCounts(
+        calls=sum(figures.calls for figures in lanes.values()),
+        saved_fingerprint=(
+            saved["fingerprint"] + items.get("confirmed", 0) + items.get("unchanged", 0)
+        ),
+        saved_coalesced=saved["coalesced"] + items.get("superseded", 0),
+    )
+
+
+@dataclass(slots=True)
+class _Lane:
+    figures: LaneFigures
+    state: str = "starting"
+    rate: float = 0.0
+    at: float = 0.0
+
+
+@dataclass(slots=True)
+class _State:
+    phase: str = "Starting"
+    detail: str = ""
+    sent: int = 0
+    to_send: int = 0
+    season_ms: int = SUMMER_STARTS_MS
+    live: Mapping[str, int] = field(default_factory=dict)
+    lanes: dict[str, _Lane] = field(default_factory=dict)
+
+
+class Board:
+    """Thread-safe; every method is quick."""
+
+    def __init__(self, titles: Mapping[str, str]) -> None:
+        self._titles = titles
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._state = _State()
+        self._news: deque[str] = deque(maxlen=_NEWS)
+        self._recent: dict[Stage, deque[float]] = {
+            stage: deque(maxlen=_RECENT) for stage in (Stage.CONTENT, Stage.INDIVIDUAL)
+        }
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Since the start of the demo."""
+        return time.monotonic() - self._started
+
+    def enter(self, phase: str, detail: str = "", *, to_send: int = 0) -> None:
+        """Say what is being done now."""
+        with self._lock:
+            self._state.phase, self._state.detail = phase, detail
+            self._state.sent, self._state.to_send = 0, to_send
+
+    def say(self, detail: str) -> None:
+        """Say more about what is being done."""
+        with self._lock:
+            self._state.detail = detail
+
+    def sent(self, record: FeedEvent | BrokenRecord) -> None:
+        """Count a record that was handed to the producer."""
+        with self._lock:
+            self._state.sent += 1
+            self._state.season_ms = record.at_ms
+
+    def saw(self, sighting: Sighting) -> None:
+        """Note that an event became visible; bulk loading is not news."""
+        event = sighting.event
+        if event.kind is Kind.CATALOG:
+            return
+        with self._lock:
+            if sighting.stage in self._recent:
+                self._recent[sighting.stage].append(sighting.freshness_ms)
+            title = self._titles.get(event.item_id, event.item_id)
+            what = _TOLD.get(event.kind, event.kind.value)
+            effect = _EFFECTS[sighting.stage]
+            self._news.append(f"{title}: {what}, {effect} after {sighting.freshness_ms:,.0f} ms")
+
+    def count(
+        self, live: Mapping[str, int], lanes: Mapping[str, tuple[str, LaneFigures | None]]
+    ) -> None:
+        """Take over what was counted: live films by stage; state and figures of each lane."""
+        now = time.monotonic()
+        with self._lock:
+            self._state.live = live
+            for name, (state, figures) in lanes.items():
+                lane = self._state.lanes.setdefault(name, _Lane(LaneFigures(name)))
+                lane.state = state
+                if figures is not None:
+                    passed = max(0.001, now - lane.at)
+                    lane.rate = (figures.settled - lane.figures.settled) / passed if lane.at else 0
+                    lane.figures, lane.at = figures, now
+
+    def snapshot(self) -> Snapshot:
+        """Return all of it as it is now."""
+        with self._lock:
+            state = self._state
+            figures = {name: lane.figures for name, lane in state.lanes.items()}
+            llm = llm_counts(figures)
+            return Snapshot(
+                phase=state.phase,
+                detail=state.detail,
+                elapsed_seconds=self.elapsed_seconds,
+                sent=state.sent,
+                to_send=state.to_send,
+                season_ms=state.season_ms,
+                live=dict(state.live),
+                freshness_ms={
+                    stage.name.lower(): tuple(values) for stage, values in self._recent.items()
+                },
+                lanes=[
+                    LaneRow(
+                        name,
+                        lane.state,
+                        lane.figures.settled,
+                        max(0.0, lane.rate),
+                        lane.figures.lag,
+                    )
+                    for name, lane in state.lanes.items()
+                ],
+                calls=llm.calls,
+                saved_fingerprint=llm.saved_fingerprint,
+                saved_coalesced=llm.saved_coalesced,
+                refused=sum(sum(lane.refused.values()) for lane in figures.values()),
+                news=tuple(self._news),
+            )
