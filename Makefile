@@ -93,5 +93,6 @@ stack-down: $(READY) ## Stop them (ARGS=--delete-data: and forget their data)
 .PHONY: clean
 clean: ## Stop the local stack; delete its data, caches and built files (not .venv)
 	@if [ -e .freshet/local/stack.json ] && [ -e $(READY) ]; then $(PYTHON) -m deploy.local down; fi
+	@if [ -e .freshet/demo ] && [ -e $(READY) ]; then $(PYTHON) -m deploy.demo --stop; fi
 	rm -rf .freshet .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 	find schemas streams workers deploy tests -name __pycache__ -not -path '*/.venv/*' -prune -exec rm -rf {} +
