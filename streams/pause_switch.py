@@ -70,6 +70,8 @@ class PauseSwitch:
             self._unwritten = None
             return
         detail = await self._flags.paused(self._lane)
+        if self._unwritten is not None:
+            return  # paused while Redis was asked: the next look writes the flag
         if detail is None:
             self._pipeline.unhold(HOLD)
         else:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
@@ -21,7 +22,10 @@ from streams.settings import KafkaSettings
 
 T = TypeVar("T")
 
+log = structlog.get_logger("freshet.view")
+
 ANSWER_SECONDS = 30.0
+ATTEMPTS = 8
 POLL_MS = 500
 
 
@@ -42,12 +46,14 @@ class InputReplay(Generic[T]):
         self._schedule = schedule
         self._clock = clock
         self._max_batch = max_batch
+        self._settled = 0
 
     async def replay(self, tp: tuple[str, int], start: int | None, end: int) -> int:
         """Handle the records from `start` (None: the earliest) up to `end`; return their number.
 
         Raises Transient when Kafka stops answering, or the handler's dependency does.
         """
+        self._settled = 0
         consumer = AIOKafkaConsumer(
             **KafkaConnection.of(self._kafka).options(), group_id=None, enable_auto_commit=False
         )
@@ -111,14 +117,25 @@ class InputReplay(Generic[T]):
             known = waiting.get(key)
             waiting[key] = value if known is None else self._lane.absorb(known, value).value
         values = list(waiting.values())
-        attempt = 0
-        while values:
+        for attempt in range(1, ATTEMPTS + 1):
+            if not values:
+                return
             results = await self._lane.handle(values)
-            values = [
-                value
+            failed = [
+                (value, result)
                 for value, result in zip(values, results, strict=True)
                 if isinstance(result, Transient)
             ]
-            if values:
-                attempt += 1
+            self._settled += len(values) - len(failed)
+            if failed and attempt == ATTEMPTS:
+                self._give_up([error for _, error in failed])
+            elif failed:
                 await asyncio.sleep(self._schedule.delay(attempt, 0.5))
+            values = [value for value, _ in failed]
+
+    def _give_up(self, errors: Sequence[Transient]) -> None:
+        # What failed alone the first time, and so went to the dead letters, does so again. Only
+        # if nothing was answered at all is it the dependency.
+        if not self._settled:
+            raise errors[0]
+        log.warning("replay_skipped", records=len(errors), detail=str(errors[0]))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import faust
+from faust.exceptions import ConsumerNotStarted
 
 from streams.engine.lane import Record
 
@@ -64,8 +65,12 @@ class FaustBridge:
             unacked.discard(message)
 
     def assignment(self) -> set[tuple[str, int]]:
-        """Return the assigned (topic, partition) pairs."""
-        return {(tp.topic, tp.partition) for tp in self._consumer.assignment()}
+        """Return the assigned (topic, partition) pairs, none before the consumer has started."""
+        try:
+            assigned = self._consumer.assignment()
+        except ConsumerNotStarted:
+            return set()
+        return {(tp.topic, tp.partition) for tp in assigned}
 
     async def end_offsets(self, tps: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Return end offsets by RPC: Faust's own gauge is stale exactly when a lane lags."""

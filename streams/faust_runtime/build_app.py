@@ -1,12 +1,13 @@
 """Builds the Faust app of a lane: raw bytes, at-least-once, one thin agent that never raises."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import faust
 import structlog
-from mode import CrashingSupervisor
+from faust.app.base import BootStrategy
+from mode import CrashingSupervisor, ServiceT
 
 from streams.engine.pipeline import Pipeline
 from streams.engine.ports import Acknowledger, Clock
@@ -20,6 +21,22 @@ from streams.settings import KafkaSettings, LaneSettings
 from streams.vitals import Vitals
 
 log = structlog.get_logger("freshet.lane")
+
+
+class LaneFirst(BootStrategy):
+    """Starts the lane's service before the consumer; it stops after it, in reverse order.
+
+    `App.service` would start it after the first assignment: a rebalance or a stop before would find
+    nobody who drains, and a stop during a JoinGroup nobody who ends the process.
+    """
+
+    def __init__(self, app: faust.App, service: LaneService) -> None:
+        super().__init__(app)
+        self._service = service
+
+    def server(self) -> Iterable[ServiceT]:
+        """Return the services of a worker, in the order of their start."""
+        return (self._service, *super().server())
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +101,7 @@ def build_app(
         grace_seconds=lane.grace_seconds,
         stall_seconds=lane.stall_seconds,
     )
-    app.service(service)  # type: ignore[arg-type]  # an instance is accepted, as App.on_init_extra_service says
+    app.boot_strategy = LaneFirst(app, service)
 
     raw = RawSchema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
     topic = app.topic(*topics, schema=raw)

@@ -36,7 +36,7 @@ class Companions:
 
 
 class LaneService(mode.Service):
-    """Started with the app, stopped after the consumer has drained."""
+    """Started before the consumer, stopped after it has drained."""
 
     def __init__(
         self,
@@ -67,8 +67,8 @@ class LaneService(mode.Service):
         for opened in self._companions.opened:
             await opened()
 
-    async def on_stop(self) -> None:
-        """Close it, after the drain."""
+    async def on_shutdown(self) -> None:
+        """Close it, after the drain and after the last task that may use it."""
         for closed in self._companions.closed:
             await closed()
 
@@ -130,6 +130,9 @@ class LaneService(mode.Service):
         while True:
             await asyncio.sleep(LAG_SECONDS)
             assigned = self._bridge.assignment()
+            if not assigned:
+                self._vitals.lag_records = {}
+                continue
             try:
                 ends = await self._bridge.end_offsets(assigned)
             except (TimeoutError, KafkaError):

@@ -105,6 +105,14 @@ class Group:
             admin.close()
         return {tp.partition: at.offset for tp, at in found.items() if at.offset >= 0}
 
+    def state(self) -> str:
+        admin = KafkaAdminClient(bootstrap_servers=self._servers)
+        try:
+            described = admin.describe_groups([self.name])
+        finally:
+            admin.close()
+        return str(described)
+
 
 @pytest.fixture
 def group(kafka, topic_prefix, tmp_path) -> Iterator[Group]:
@@ -216,3 +224,21 @@ def test_nothing_is_lost_when_a_second_worker_joins_and_is_killed(group) -> None
     wait_until_blocking(all_handled, timeout=90, interval=0.2)
     wait_until_blocking(lambda: group.committed() == dict(group.ends), timeout=20, interval=0.2)
     assert first.terminate(within=20) == 0, first.log()
+
+
+def test_a_stop_while_it_joins_ends_in_time_even_when_the_broker_is_gone(
+    own_kafka, topic_prefix, tmp_path
+) -> None:
+    with ExitStack() as processes:
+        kafka = own_kafka()
+        group = Group(kafka, topic_prefix, tmp_path, processes)
+        group.produce(["1"])
+        frozen = group.start()
+        wait_until_blocking(lambda: len(frozen.noted()) == 1, timeout=60)
+        frozen.process.send_signal(signal.SIGSTOP)
+        joining = group.start()
+        wait_until_blocking(lambda: "PreparingRebalance" in group.state(), timeout=30)
+        kafka.pause()
+        processes.callback(kafka.resume)
+
+        assert joining.terminate(within=GRACE_SECONDS + 8) == EXIT_GRACE_OVER
