@@ -58,7 +58,9 @@ class KafkaSettings(_Group):
         1.0, description="Acks not yet committed are redone after a rebalance"
     )
     stream_buffer_records: int = Field(4_000, description="At least twice the peak events/s")
-    fetch_records: int = Field(500, description="broker_max_poll_records")
+    fetch_records: int = Field(
+        2_000, description="broker_max_poll_records: a poll is a hop between two threads"
+    )
     fast_path: bool = Field(True, description="Inlined drain; off falls back to upstream's")
 
 
