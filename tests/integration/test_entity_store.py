@@ -232,9 +232,11 @@ async def test_a_view_that_was_replaced_during_the_read_is_noticed(redis, keys, 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(replace())
         try:
-            await wait_until(noticed, timeout=30)
+            caught: bool = await wait_until(noticed, timeout=30)
         finally:
             stop.set()
+
+    assert caught
 
 
 async def test_an_unreadable_document_holds_and_names_the_entity(redis, keys, store):
