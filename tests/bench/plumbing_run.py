@@ -53,10 +53,10 @@ def main(contender: str, config: LoopConfig, file: Path) -> None:
 
 class _NoSeen:
     async def load(self, keys):
-        raise NotImplementedError
+        raise AssertionError("the no-op lane sees nothing")
 
     async def store(self, rows):
-        raise NotImplementedError
+        raise AssertionError("the no-op lane sees nothing")
 
 
 if __name__ == "__main__":
