@@ -19,6 +19,7 @@ from workers.evaluation.cold_start import (
     ColdStartFigures,
     RatingTable,
     RegimeVectors,
+    Rules,
     cold_start,
 )
 
@@ -60,6 +61,8 @@ def figures(
         ratings,
         schedule.released_ms.keys(),
         {regime.value: vectors for regime, vectors in regimes.items()},
+        # Among all live films, those the user has rated included: the stricter count.
+        Rules(leave_out_rated=False),
     )
 
 
