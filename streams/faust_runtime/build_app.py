@@ -1,7 +1,9 @@
 """Builds the Faust app of a lane: raw bytes, at-least-once, one thin agent that never raises."""
 
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -15,6 +17,7 @@ from streams.faust_runtime import fast_transport
 from streams.faust_runtime.bridge import FaustBridge, to_record
 from streams.faust_runtime.credentials import credentials
 from streams.faust_runtime.lane_service import Companions, LaneService
+from streams.faust_runtime.lean_monitor import LeanMonitor
 from streams.faust_runtime.raw_schema import RawSchema
 from streams.kafka_clients import KafkaConnection
 from streams.settings import KafkaSettings, LaneSettings
@@ -64,6 +67,8 @@ def build_app(
         broker=[f"kafka://{server.strip()}" for server in kafka.bootstrap_servers.split(",")],
         broker_credentials=credentials(KafkaConnection.of(kafka)),
         store="memory://",
+        datadir=Path(tempfile.gettempdir(), "freshet"),  # made, never written to: no tables
+        monitor=LeanMonitor(),
         autodiscover=False,
         web_enabled=False,
         worker_redirect_stdouts=False,
