@@ -140,7 +140,7 @@ def decode_catalog_event(
     if key is None:
         raise InvalidInput(Reason.NULL_KEY, "the key must be item:<id>")
     body = parse_object(value)
-    _settle_type(body, headers)
+    settle_type(body, headers)
     if limits.version_from_record_timestamp:
         body.setdefault("version", timestamp_ms)
     event = _validate(body)
@@ -222,7 +222,8 @@ def _explain_not_json(value: bytes, detail: str) -> NoReturn:
     raise InvalidInput(Reason.INVALID_UNICODE, detail)
 
 
-def _settle_type(body: dict[str, object], headers: Sequence[tuple[str, bytes]]) -> None:
+def settle_type(body: dict[str, object], headers: Sequence[tuple[str, bytes]]) -> None:
+    """Take the event's type from its header where the body has none; raises InvalidInput."""
     declared = dict(headers).get("ce_type")
     if declared is None:
         return

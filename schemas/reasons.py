@@ -28,6 +28,8 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"  # over the record size limit; only its head is kept
     FAILS_ALONE = "fails_alone"  # fails again and again while its neighbours succeed
     REFUSED = "refused"  # a dependency said that this very request can never work
+    UNKNOWN_ACTION = "unknown_action"  # a user did something that the settings give no weight
+    UNREADABLE_HISTORY = "unreadable_history"  # a history of ours that does not decode
     UNREADABLE_KNOWLEDGE = "unreadable_knowledge"  # a record of ours that does not decode
 
 
@@ -48,4 +50,6 @@ class Rejection(StrEnum):
     URL = "url"
     WRONG_LANGUAGE = "wrong_language"
     WRONG_ENTITY = "wrong_entity"
+    GARBLED = "garbled"  # markup, glued words, symbols: not the words of a language
+    GENERIC = "generic"  # as true of most others in the catalogue
     NO_ANSWER = "no_answer"  # the recorded writer has no answer for this entity

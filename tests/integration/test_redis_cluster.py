@@ -14,14 +14,21 @@ from deploy.local.ports import LOOPBACK, free_port
 from deploy.local.redis_server import find_redis_server
 from deploy.local.server_process import ServerProcess
 from schemas.entities import EntityKind
+from schemas.history import HistoryBounds
 from schemas.trace import TraceEntry
+from tests.history_builders import DAY_MS, event, user
 from tests.live_builders import content, item, space_record, vector
 from tests.stack import wait_until_blocking
+from workers.live.awaited_items import AwaitedItems
 from workers.live.checkpoints import Checkpoints
+from workers.live.dirty_histories import DirtyHistories
 from workers.live.entity_store import EntityStore, EntityWrite, RebuiltEntity, ViewLost
+from workers.live.gate_store import GateStore
+from workers.live.history_store import HistoryChange, HistoryStore
+from workers.live.item_vectors import ItemVectors
 from workers.live.keys import Keys
 from workers.live.live_vectors import AsyncLiveVectors, LiveVectors
-from workers.live.memory import bytes_per_entity
+from workers.live.memory import bytes_per_entity, bytes_per_user
 from workers.live.seen import Seen, SeenStore
 from workers.live.space_registry import SpaceRegistry
 from workers.live.traces import TraceStore
@@ -143,6 +150,64 @@ async def test_the_small_stores_work_across_slots(cluster):
     assert [one and one.version for one in await seen.load(ITEMS)] == list(range(300))
     assert await traces.read(ITEMS[7]) == [line]
     assert await Checkpoints(cluster, KEYS).load("g") == {("t", 0): 5}
+
+
+async def test_histories_and_what_belongs_to_them_work_across_slots(cluster):
+    people = [user(n) for n in range(300)]
+    changes = [HistoryChange(one, (event(n),)) for n, one in enumerate(people)]
+    partition_of = {one: n % 3 for n, one in enumerate(people)}
+    histories = HistoryStore(cluster, KEYS, HistoryBounds(), DAY_MS, cluster=True)
+    gate = GateStore(cluster, KEYS, cluster=True)
+
+    applied = await histories.apply(changes, partition_of=partition_of)
+    again = await histories.apply(changes, partition_of=partition_of)
+    await gate.store([(one, str(one).encode()) for one in people], DAY_MS)
+
+    assert [one.history.events for one in applied] == [(event(n),) for n in range(300)]
+    assert [one.changed for one in again] == [False] * 300
+    assert await histories.load(people) == [one.history for one in applied]
+    assert {one async for one in histories.scan()} == set(people)
+    assert await gate.load(people) == [str(one).encode() for one in people]
+    assert await gate.add_call("20260314") == await gate.calls("20260314") == 1
+    assert (await bytes_per_user(cluster, KEYS, people[:5], [SPACE])).total > 0
+    await histories.delete(people[1:])
+    assert await gate.load(people[:2]) == [b"user:0", None]
+    restored = [(one, applied[n].history) for n, one in enumerate(people)]
+    assert await histories.restore(restored) == [one.history for one in applied]
+
+
+async def test_marks_of_changed_histories_work_across_slots(cluster):
+    people = [user(n) for n in range(300)]
+    histories = HistoryStore(cluster, KEYS, HistoryBounds(), DAY_MS, cluster=True)
+    dirty = DirtyHistories(cluster, KEYS, cluster=True)
+    applied = await histories.apply(
+        [HistoryChange(one, (event(1),)) for one in people],
+        partition_of={one: n % 7 for n, one in enumerate(people)},
+    )
+    revs = {one: now.history.rev for one, now in zip(people, applied, strict=True)}
+
+    for partition in range(7):
+        assert await dirty.begin(partition)
+        taken = await dirty.batch(partition, 1_000)
+        assert set(taken) == set(people[partition::7])
+        await dirty.done(partition, [(one, revs[one]) for one in taken[1:]])
+        assert await dirty.batch(partition, 1_000) == taken[:1]
+        assert await dirty.count(partition) == 1
+
+
+async def test_items_are_awaited_and_their_vectors_read_across_slots(cluster, store):
+    awaited = AwaitedItems(cluster, KEYS)
+    await awaited.add([(key, user(1)) for key in ITEMS], now_ms=1)
+    await awaited.forget(user(1), ITEMS[1:])
+    await store.put_vectors(SPACE, [(key, 1, vector(1)) for key in ITEMS[::2]], ttl_ms=DAY_MS)
+
+    values, found = await ItemVectors(cluster, KEYS, cluster=True).read(
+        space_record(SPACE).space, ITEMS
+    )
+
+    assert await awaited.users(ITEMS) == {ITEMS[0]: [user(1)]}
+    assert found.tolist() == [n % 2 == 0 for n in range(300)]
+    assert values[0].tolist() == [1.0, 2.0, 3.0, 4.0]
 
 
 async def test_readers_gather_vectors_from_all_nodes(cluster, cluster_port, store):

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 
 from workers.live.connection import AnyRedis, round_trip
 from workers.live.keys import Keys
+from workers.live.lua_script import LuaScript, Unit
+from workers.live.view_marker import ViewLost
+
+_STORE: LuaScript[int] = LuaScript("store_checkpoint.lua")
 
 
 class Checkpoints:
@@ -23,17 +27,38 @@ class Checkpoints:
 
     async def store(self, group: str, offsets: Mapping[tuple[str, int], int]) -> None:
         """Store the next offsets of some partitions, whatever stood there before."""
-        fields = [
-            value
-            for (topic, partition), offset in offsets.items()
-            for value in (f"{topic}:{partition}", offset)
-        ]
+        fields = _fields(offsets)
         if fields:
             await round_trip(self._redis, [("HSET", self._keys.checkpoint(group), *fields)])
+
+    async def store_in_view(
+        self, group: str, offsets: Mapping[tuple[str, int], int], stamp: str
+    ) -> None:
+        """Store them if the view bears the stamp; raises ViewLost when it does not.
+
+        In an emptied view they would say that what was lost is there.
+        """
+        fields = _fields(offsets)
+        if not fields:
+            return
+        keys = self._keys.view(), self._keys.checkpoint(group)
+        (stored,) = await _STORE.run(
+            self._redis, [Unit(keys, (stamp.encode(), *fields))], cluster=False
+        )
+        if not stored:
+            raise ViewLost
 
     async def forget(self, group: str) -> None:
         """Forget the group: the next assignment takes this Redis for empty."""
         await round_trip(self._redis, [("DEL", self._keys.checkpoint(group))])
+
+
+def _fields(offsets: Mapping[tuple[str, int], int]) -> list[bytes | int]:
+    return [
+        value
+        for (topic, partition), offset in offsets.items()
+        for value in (f"{topic}:{partition}".encode(), offset)
+    ]
 
 
 def _partition(field: bytes) -> tuple[str, int]:

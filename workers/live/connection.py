@@ -57,9 +57,11 @@ class RedisFence:
     """Which Redis process may be talked to: `verified_run_id`, or none at all while it is None.
 
     Setting another value takes effect with the next command, also on connections already open.
+    `verified_stamp` is that of the view which was verified in it: the same process may be emptied.
     """
 
     verified_run_id: str | None = None
+    verified_stamp: str | None = None
 
 
 class _FencedPool(ConnectionPool):

@@ -9,7 +9,7 @@ from workers.live.keys import Keys
 from workers.live.lua_script import LuaScript, Unit
 
 _REV = struct.Struct(">q")
-_DELETE = LuaScript("delete_entities.lua")
+_DELETE: LuaScript[int] = LuaScript("delete_entities.lua")
 
 
 class EntityRemoval:

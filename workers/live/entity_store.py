@@ -33,11 +33,12 @@ _REV = struct.Struct(">q")
 _ANY_LOWER_REV = b""
 _LOWER_REV_OR_SAME = b"="
 _DELETE = b""
+_FOREVER = 0
 _ENTITIES_PER_MGET = 512
 _SCAN_COUNT = 1_000
 
-_PUT = LuaScript("put_entities.lua")
-_PUT_VECTORS = LuaScript("put_vectors.lua")
+_PUT: LuaScript[int] = LuaScript("put_entities.lua")
+_PUT_VECTORS: LuaScript[int] = LuaScript("put_vectors.lua")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +171,20 @@ class EntityStore:
         return await self._put_rebuilt(rows, _LOWER_REV_OR_SAME)
 
     async def put_vectors(
-        self, space: str, rows: Sequence[tuple[EntityKey, int, bytes | None]]
+        self,
+        space: str,
+        rows: Sequence[tuple[EntityKey, int, bytes | None]],
+        *,
+        ttl_ms: int | None = None,
     ) -> list[bool]:
-        """Write (None: delete) vectors made from a revision; False where a later one is stored."""
+        """Write (None: delete) vectors made from a revision; False where a later one is stored.
+
+        They go after `ttl_ms`, if given.
+        """
         units = [
             Unit(
                 (self._keys.vec(space, key),),
-                (_REV.pack(rev), _DELETE if record is None else record),
+                (_REV.pack(rev), _DELETE if record is None else record, ttl_ms or _FOREVER),
             )
             for key, rev, record in rows
         ]

@@ -37,6 +37,30 @@ class Keys:
         """Return what stands before and after the entity in a seen key."""
         return f"{self.prefix}seen:{{", "}"
 
+    def history(self, user: EntityKey) -> str:
+        """Return the key of a user's history."""
+        return f"{self.prefix}history:{{{user}}}"
+
+    def gate(self, user: EntityKey) -> str:
+        """Return the key of what the gate of preference knowledge remembers of a user."""
+        return f"{self.prefix}gate:{{{user}}}"
+
+    def awaiting(self, item: EntityKey) -> str:
+        """Return the key of the users whose history names an item that has no vector yet."""
+        return f"{self.prefix}awaiting:{{{item}}}"
+
+    def histories_dirty(self, partition: int) -> str:
+        """Return the key of a partition's users changed since their histories were published."""
+        return f"{self.prefix}histories:dirty:{{{partition}}}"
+
+    def histories_flushing(self, partition: int) -> str:
+        """Return the key of a partition's users whose histories are being published."""
+        return f"{self.prefix}histories:flushing:{{{partition}}}"
+
+    def gate_calls(self, day: str) -> str:
+        """Return the key of the count of calls that the gate granted on a day (yyyymmdd)."""
+        return f"{self.prefix}gate:calls:{day}"
+
     def trace(self, key: EntityKey) -> str:
         """Return the key of an entity's last outcomes."""
         return f"{self.prefix}trace:{{{key}}}"
@@ -68,6 +92,10 @@ class Keys:
     def docs_pattern(self) -> str:
         """Return the glob that matches every document key."""
         return f"{self.prefix.translate(_GLOB_SPECIAL)}doc:{{*}}"
+
+    def histories_pattern(self) -> str:
+        """Return the glob that matches every history's key."""
+        return f"{self.prefix.translate(_GLOB_SPECIAL)}history:{{*}}"
 
     def vecs_pattern(self, space: str, kind: EntityKind) -> str:
         """Return the glob that matches every vector key of one kind in a space."""

@@ -1,7 +1,9 @@
 """What entities cost in Redis, and how its server is set up: facts for `freshet doctor`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 from redis.asyncio import Redis
 
@@ -9,10 +11,12 @@ from schemas.entities import EntityKey
 from workers.live.connection import AnyRedis, round_trip, translated
 from workers.live.keys import Keys
 
+KeyOf: TypeAlias = Callable[[EntityKey], str]
+
 
 @dataclass(frozen=True, slots=True)
 class EntityBytes:
-    """Mean bytes an entity takes, by family of keys: doc, seen, trace and vec:<space>."""
+    """Mean bytes an entity takes, by family of keys: doc, seen, trace, vec:<space>, and so on."""
 
     sampled: int
     by_family: Mapping[str, float]
@@ -26,24 +30,39 @@ class EntityBytes:
 async def bytes_per_entity(
     redis: AnyRedis, keys: Keys, sample: Sequence[EntityKey], spaces: Sequence[str]
 ) -> EntityBytes:
-    """Return the mean memory of the sampled entities; raises Transient, ValueError on no sample."""
+    """Return the mean memory of sampled items; raises Transient, ValueError on no sample."""
+    return await _measured(
+        redis, keys, sample, {"doc": keys.doc, "seen": keys.seen, "trace": keys.trace}, spaces
+    )
+
+
+async def bytes_per_user(
+    redis: AnyRedis, keys: Keys, sample: Sequence[EntityKey], spaces: Sequence[str]
+) -> EntityBytes:
+    """Return the mean memory of sampled users; raises Transient, ValueError on no sample."""
+    return await _measured(
+        redis,
+        keys,
+        sample,
+        {"history": keys.history, "gate": keys.gate, "doc": keys.doc, "trace": keys.trace},
+        spaces,
+    )
+
+
+async def _measured(
+    redis: AnyRedis,
+    keys: Keys,
+    sample: Sequence[EntityKey],
+    families: Mapping[str, KeyOf],
+    spaces: Sequence[str],
+) -> EntityBytes:
     if not sample:
         raise ValueError("no entity to measure")
-    families = ["doc", "seen", "trace", *(f"vec:{space}" for space in spaces)]
-    commands = [
-        ("MEMORY USAGE", name)
-        for key in sample
-        for name in (
-            keys.doc(key),
-            keys.seen(key),
-            keys.trace(key),
-            *(keys.vec(space, key) for space in spaces),
-        )
-    ]
+    every: dict[str, KeyOf] = dict(families)
+    every |= {f"vec:{space}": partial(keys.vec, space) for space in spaces}
+    commands = [("MEMORY USAGE", name(key)) for key in sample for name in every.values()]
     sizes = [size or 0 for size in await round_trip(redis, commands)]
-    means = {
-        family: sum(sizes[n :: len(families)]) / len(sample) for n, family in enumerate(families)
-    }
+    means = {family: sum(sizes[n :: len(every)]) / len(sample) for n, family in enumerate(every)}
     return EntityBytes(len(sample), means)
 
 

@@ -1,10 +1,11 @@
 -- Writes (or, given '', deletes) vectors unless the stored one was made from a later revision.
--- KEYS of an entity: vector. ARGV of an entity: revision (8 bytes, big-endian), record or ''.
+-- KEYS of an entity: vector. ARGV of an entity: revision (8 bytes, big-endian), record or '',
+-- milliseconds to keep it (0: for good).
 -- A record holds its revision at offset 12. Answers 1 where done, 0 where the stored one is later.
 
 local answers = {}
 for n = 1, #KEYS do
-  local rev, record = ARGV[2 * n - 1], ARGV[2 * n]
+  local rev, record = ARGV[3 * n - 2], ARGV[3 * n - 1]
   local stored = redis.call('GETRANGE', KEYS[n], 12, 19)
   local later = false
   if stored ~= '' then
@@ -15,8 +16,10 @@ for n = 1, #KEYS do
   if not later then
     if record == '' then
       redis.call('DEL', KEYS[n])
-    else
+    elseif ARGV[3 * n] == '0' then
       redis.call('SET', KEYS[n], record)
+    else
+      redis.call('SET', KEYS[n], record, 'PX', ARGV[3 * n])
     end
   end
   answers[n] = later and 0 or 1

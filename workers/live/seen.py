@@ -11,7 +11,7 @@ from workers.live.seen_record import Seen
 
 __all__ = ["Seen", "SeenStore"]
 
-_STORE = LuaScript("store_seen.lua")
+_STORE: LuaScript[int] = LuaScript("store_seen.lua")
 
 
 class SeenStore:

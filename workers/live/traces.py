@@ -11,7 +11,7 @@ from workers.live.lua_script import LuaScript, Unit
 KEPT_ENTRIES = 20
 KEPT_SECONDS = 7 * 24 * 60 * 60
 
-_APPEND = LuaScript("append_traces.lua")
+_APPEND: LuaScript[int] = LuaScript("append_traces.lua")
 
 
 class TraceStore:

@@ -38,16 +38,21 @@ class ViewMarker:
         self._keys = keys
         self._now_ms = now_ms
 
-    async def stamp(self) -> None:
-        """Declare the view whole. Every stamp differs from the ones before."""
+    async def stamp(self) -> str:
+        """Declare the view whole and return the stamp. Every one differs from those before."""
         stamp, now = uuid4().hex, self._now_ms()
         fields: Command = ("HSET", self._keys.view(), _STAMP, stamp, _STAMPED_AT_MS, now)
         await round_trip(self._redis, [fields])
+        return stamp
+
+    async def current(self) -> str | None:
+        """Return the stamp of the view, None when it is not declared whole."""
+        (stamp,) = await round_trip(self._redis, [stamp_command(self._keys)])
+        return None if stamp is None else stamp.decode()
 
     async def present(self) -> bool:
         """Whether the view is declared whole."""
-        (stamp,) = await round_trip(self._redis, [stamp_command(self._keys)])
-        return stamp is not None
+        return await self.current() is not None
 
     async def stamped_at_ms(self) -> int | None:
         """Return when the view was declared whole, None when it is not."""
