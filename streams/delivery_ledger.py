@@ -2,28 +2,28 @@
 
 import threading
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Generic, TypeVar
 
 from schemas.errors import FreshetError, Transient
-from schemas.events import ItemRemoved, ItemUpserted
 
-Event: TypeAlias = ItemUpserted | ItemRemoved
+E = TypeVar("E")
+E_co = TypeVar("E_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class FailedEvent:
+class FailedEvent(Generic[E_co]):
     """An event that Kafka did not take. Transient: sending it again is safe and may work."""
 
-    event: Event
+    event: E_co
     error: FreshetError
 
 
 @dataclass(frozen=True, slots=True)
-class FlushReport:
+class FlushReport(Generic[E_co]):
     """What became of the events since the last report; `pending` ones will be in the next."""
 
     delivered: int
-    failed: tuple[FailedEvent, ...] = ()
+    failed: tuple[FailedEvent[E_co], ...] = ()
     pending: int = 0
 
     @property
@@ -32,19 +32,19 @@ class FlushReport:
         return not self.failed and not self.pending
 
 
-class DeliveryLedger:
+class DeliveryLedger(Generic[E]):
     """The events between `send` and their acknowledgement, bounded by bytes. Thread safe."""
 
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity_bytes = capacity_bytes
         self._changed = threading.Condition()
-        self._open: dict[int, tuple[Event, int]] = {}
+        self._open: dict[int, tuple[E, int]] = {}
         self._open_bytes = 0
         self._next_ticket = 0
         self._delivered = 0
-        self._failed: list[FailedEvent] = []
+        self._failed: list[FailedEvent[E]] = []
 
-    def admit(self, event: Event, size: int, timeout: float) -> int:
+    def admit(self, event: E, size: int, timeout: float) -> int:
         """Return a ticket once there is room (an event alone always fits); raises Transient."""
         with self._changed:
             if not self._changed.wait_for(
@@ -64,7 +64,7 @@ class DeliveryLedger:
         with self._changed:
             self._pop(ticket)
 
-    def settle(self, ticket: int, error: FreshetError | None) -> Event | None:
+    def settle(self, ticket: int, error: FreshetError | None) -> E | None:
         """Count an event as delivered, or as failed; None when `abandon` was faster."""
         with self._changed:
             event = self._pop(ticket)
@@ -89,7 +89,7 @@ class DeliveryLedger:
         with self._changed:
             self._changed.wait_for(lambda: not self._open, timeout)
 
-    def report(self) -> FlushReport:
+    def report(self) -> FlushReport[E]:
         """Return the counts since the last report and start anew."""
         with self._changed:
             report = FlushReport(self._delivered, tuple(self._failed), len(self._open))
@@ -97,7 +97,7 @@ class DeliveryLedger:
             self._failed = []
             return report
 
-    def _pop(self, ticket: int) -> Event | None:
+    def _pop(self, ticket: int) -> E | None:
         event, size = self._open.pop(ticket, (None, 0))
         self._open_bytes -= size
         self._changed.notify_all()

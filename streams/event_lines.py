@@ -1,15 +1,22 @@
-"""Lines of a JSONL file as catalogue events: whole events, or items with named fields. Pure."""
+"""Lines of a JSONL file as events of either topic, or as items with named fields. Pure."""
 
 from dataclasses import dataclass
 
 import orjson
 
+from schemas.behaviour import (
+    BEHAVIOUR,
+    BEHAVIOUR_EVENT,
+    ERASED,
+    BehaviourEvent,
+    BehaviourLimits,
+    decode_behaviour,
+)
 from schemas.errors import InvalidInput
 from schemas.events import (
     UPSERTED,
+    CatalogEvent,
     DecodeLimits,
-    ItemRemoved,
-    ItemUpserted,
     decode_catalog_event,
     parse_object,
 )
@@ -30,21 +37,50 @@ class ItemMapping:
         return self.version_field is not None
 
 
+@dataclass(frozen=True, slots=True)
+class LineLimits:
+    """What an event of either topic may be."""
+
+    catalog: DecodeLimits
+    behaviour: BehaviourLimits
+
+
 def event_of_line(
-    line: bytes, mapping: ItemMapping, *, now_ms: int, limits: DecodeLimits
-) -> ItemUpserted | ItemRemoved:
+    line: bytes, mapping: ItemMapping, *, now_ms: int, limits: LineLimits
+) -> CatalogEvent | BehaviourEvent:
     """Return the checked event of a line; raises InvalidInput with a stable reason."""
     body = parse_object(line)
     if mapping.maps:
         body = _event_of_item(body, mapping)
-    item_id = body.get("item_id")
-    # A wrong id is found by the decoder, before it looks at the key.
-    key = b"item:" + (item_id.encode("utf-8", "replace") if isinstance(item_id, str) else b"")
     try:
         value = orjson.dumps(body)
     except TypeError as error:
         raise InvalidInput(Reason.INVALID_UNICODE, str(error)) from error
-    return decode_catalog_event(key, value, (), timestamp_ms=now_ms, now_ms=now_ms, limits=limits)
+    if body.get("type") in (BEHAVIOUR, ERASED):
+        decode_behaviour(
+            _key("user", body),
+            value,
+            (),
+            timestamp_ms=now_ms,
+            now_ms=now_ms,
+            limits=limits.behaviour,
+        )
+        return BEHAVIOUR_EVENT.validate_python(body)
+    return decode_catalog_event(
+        _key("item", body),
+        value,
+        (),
+        timestamp_ms=now_ms,
+        now_ms=now_ms,
+        limits=limits.catalog,
+    )
+
+
+def _key(kind: str, body: dict[str, object]) -> bytes:
+    id_ = body.get(f"{kind}_id")
+    # A wrong id is found by the decoder, before it looks at the key.
+    spelled = id_.encode("utf-8", "replace") if isinstance(id_, str) else b""
+    return kind.encode() + b":" + spelled
 
 
 def _event_of_item(item: dict[str, object], mapping: ItemMapping) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`freshet produce`: a JSONL file of events or items to `catalog.items`, nothing lost silently."""
+"""`freshet produce`: a JSONL file of events or items to their topics, nothing lost silently."""
 
 import sys
 import time
@@ -15,12 +15,15 @@ from streams.cli.output import FAILED, exit_with, fail, load_settings, print_jso
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from schemas.events import DecodeLimits
-    from streams.event_lines import ItemMapping
-    from streams.producers import CatalogProducer, FlushReport
+    from schemas.behaviour import BehaviourEvent
+    from schemas.events import CatalogEvent
+    from streams.event_lines import ItemMapping, LineLimits
+    from streams.producers import BehaviourProducer, CatalogProducer, FlushReport
+    from streams.settings import Settings
 
 _SHOWN_PROBLEMS = 20
 _FLUSH_SECONDS = 120.0
+_CLOSE_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -36,12 +39,64 @@ class _Outcome:
             self.problems.append(text)
             fail(text)
 
-    def count(self, report: "FlushReport") -> None:
+    def count(self, report: "FlushReport[CatalogEvent | BehaviourEvent]") -> None:
         self.delivered += report.delivered
         self.undelivered += len(report.failed)
         for failed in report.failed:
-            event = failed.event
-            self.problem(f"item {event.item_id} version {event.version}: {failed.error}")
+            self.problem(f"{_named(failed.event)}: {failed.error}")
+
+
+class _Outlets:
+    """A producer for each topic that the file has lines for, opened with its first line."""
+
+    def __init__(
+        self, settings: "Settings", limits: "LineLimits", source: str, batch_events: int
+    ) -> None:
+        self._settings = settings.kafka
+        self._limits = limits
+        self._source = source
+        self._batch_events = batch_events
+        self._catalog: CatalogProducer | None = None
+        self._behaviour: BehaviourProducer | None = None
+
+    def send(self, event: "CatalogEvent | BehaviourEvent") -> None:
+        from schemas.events import ItemRemoved, ItemUpserted
+        from streams.kafka_clients import KafkaConnection
+        from streams.producers import BehaviourProducer, CatalogProducer
+
+        connection = KafkaConnection.of(self._settings)
+        prefix = self._settings.topic_prefix
+        if isinstance(event, ItemUpserted | ItemRemoved):
+            if self._catalog is None:
+                self._catalog = CatalogProducer(
+                    connection,
+                    topic_prefix=prefix,
+                    source=self._source,
+                    limits=self._limits.catalog,
+                )
+            self._catalog.send(event)
+            return
+        if self._behaviour is None:
+            self._behaviour = BehaviourProducer(
+                connection,
+                topic_prefix=prefix,
+                source=self._source,
+                limits=self._limits.behaviour,
+                batch_events=self._batch_events,
+            )
+        self._behaviour.send(event)
+
+    def flush(self, outcome: _Outcome) -> None:
+        for producer in self._opened:
+            outcome.count(producer.flush(_FLUSH_SECONDS))
+
+    def close(self, outcome: _Outcome) -> None:
+        for producer in self._opened:
+            outcome.count(producer.close(_CLOSE_SECONDS))
+
+    @property
+    def _opened(self) -> "Iterator[CatalogProducer | BehaviourProducer]":
+        return (one for one in (self._catalog, self._behaviour) if one is not None)
 
 
 def register(app: typer.Typer) -> None:
@@ -61,6 +116,10 @@ def produce(
     time_field: Annotated[
         str | None, typer.Option(help="The field with the time of a plain item (ISO 8601).")
     ] = None,
+    batch_events: Annotated[
+        int,
+        typer.Option(min=1, help="Behaviour events of one partition in a record, at most 1,000."),
+    ] = 100,
     source: Annotated[str, typer.Option(help="CloudEvents source.")] = "/freshet/produce",
     check: Annotated[bool, typer.Option("--check", help="Only validate; send nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Summary as one JSON line.")] = False,
@@ -68,37 +127,34 @@ def produce(
     """Send the events in FILE, one JSON object a line.
 
     A line is a whole event, like `{"type": "item.upserted", "item_id": "42", "version": 7,
-    "item": {"title": "Heat"}}`, or with --version-field a plain item. Invalid lines are named with
-    their number and left out; the exit code is 1 if any line was invalid or not delivered.
+    "item": {"title": "Heat"}}` or `{"type": "user.behaviour", "user_id": "7", "event_id": "e1",
+    "item_id": "42", "action": "rate", "value": 9}`, or with --version-field a plain item. A file
+    may mix them. Invalid lines are named with their number and left out; the exit code is 1 if any
+    line was invalid or not delivered.
     """
     from schemas.events import DecodeLimits
-    from streams.event_lines import ItemMapping
-    from streams.kafka_clients import KafkaConnection
-    from streams.producers import CatalogProducer
+    from streams.event_lines import ItemMapping, LineLimits
 
     settings = load_settings()
-    limits = DecodeLimits(
-        max_bytes=settings.items.max_record_bytes,
-        max_clock_skew_ms=round(settings.items.max_clock_skew_seconds * 1000),
-        version_from_record_timestamp=settings.items.version_from == "record_timestamp",
+    limits = LineLimits(
+        DecodeLimits(
+            max_bytes=settings.items.max_record_bytes,
+            max_clock_skew_ms=round(settings.items.max_clock_skew_seconds * 1000),
+            version_from_record_timestamp=settings.items.version_from == "record_timestamp",
+        ),
+        settings.behaviour.limits,
     )
     outcome = _Outcome()
     started = time.monotonic()
     with ExitStack() as stack:
         lines = stack.enter_context(_opened(file))
-        producer = None
-        if not check:
-            producer = CatalogProducer(
-                KafkaConnection.of(settings.kafka),
-                topic_prefix=settings.kafka.topic_prefix,
-                source=source,
-                limits=limits,
-            )
-            stack.callback(lambda: outcome.count(producer.close(5)) if producer else None)
+        outlets = None if check else _Outlets(settings, limits, source, batch_events)
+        if outlets is not None:
+            stack.callback(outlets.close, outcome)
         mapping = ItemMapping(id_field, version_field, time_field)
-        _send_all(lines, mapping, limits, producer, outcome)
-        if producer is not None:
-            outcome.count(producer.flush(_FLUSH_SECONDS))
+        _send_all(lines, mapping, limits, outlets, outcome)
+        if outlets is not None:
+            outlets.flush(outcome)
     _report(outcome, time.monotonic() - started, check=check, as_json=as_json)
     exit_with(FAILED if outcome.invalid or outcome.undelivered else 0)
 
@@ -106,8 +162,8 @@ def produce(
 def _send_all(
     lines: Iterable[bytes],
     mapping: "ItemMapping",
-    limits: "DecodeLimits",
-    producer: "CatalogProducer | None",
+    limits: "LineLimits",
+    outlets: _Outlets | None,
     outcome: _Outcome,
 ) -> None:
     from schemas.errors import InvalidInput, Transient
@@ -120,14 +176,26 @@ def _send_all(
         now_ms = time.time_ns() // 1_000_000
         try:
             event = event_of_line(line, mapping, now_ms=now_ms, limits=limits)
-            if producer is not None:
-                producer.send(event)
+            if outlets is not None:
+                outlets.send(event)
         except InvalidInput as error:
             outcome.invalid += 1
             outcome.problem(f"line {number}: {error}")
         except Transient:
             fail(f"stopped at line {number}: it and what follows was not sent")
             raise
+
+
+def _named(event: "CatalogEvent | BehaviourEvent") -> str:
+    from schemas.behaviour import UserBehaviour, UserErased
+
+    match event:
+        case UserErased():
+            return f"erasure of user:{event.user_id}"
+        case UserBehaviour():
+            return f"event {event.event_id}"
+        case _:
+            return f"item {event.item_id} version {event.version}"
 
 
 def _report(outcome: _Outcome, seconds: float, *, check: bool, as_json: bool) -> None:

@@ -7,7 +7,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from schemas.errors import ConfigurationError, InvalidInput, Transient
-from schemas.events import DecodeLimits, ItemRemoved, ItemUpserted, decode_catalog_event
+from schemas.events import DecodeLimits, ItemFields, ItemRemoved, ItemUpserted, decode_catalog_event
 from schemas.reasons import Reason
 from streams.producers import CatalogProducer, Delivery, UndeliveredEvents
 from tests.stack import create_topic, wait_until_blocking
@@ -141,7 +141,7 @@ def test_a_missing_topic_is_transient_and_the_event_is_not_counted(kafka, topic_
 
 
 def test_no_broker_is_transient(monkeypatch) -> None:
-    monkeypatch.setattr("streams.producers.BOOTSTRAP_SECONDS", 1)
+    monkeypatch.setattr("streams.producers.event_producer.BOOTSTRAP_SECONDS", 1)
 
     with pytest.raises(Transient, match="kafka"):
         CatalogProducer("127.0.0.1:1")
@@ -193,7 +193,9 @@ def test_leaving_the_block_with_undelivered_events_raises(own_kafka, topic_prefi
     with pytest.raises(UndeliveredEvents) as raised:
         send_to_a_dead_broker()
 
-    assert [failed.event.item_id for failed in raised.value.report.failed] == ["1"]
+    assert [failed.event for failed in raised.value.report.failed] == [
+        ItemUpserted(item_id="1", version=1, item=ItemFields(title="Heat"))
+    ]
 
 
 def test_a_full_buffer_blocks_and_then_refuses_but_takes_events_again_later(

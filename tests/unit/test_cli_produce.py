@@ -39,6 +39,23 @@ def test_invalid_lines_are_named_with_number_and_reason_and_fail_the_command(
     assert "5 lines: 2 valid, 3 invalid" in ran.out
 
 
+def test_a_file_may_mix_catalogue_and_behaviour(capsys, tmp_path) -> None:
+    view = {"type": "user.behaviour", "user_id": "7", "event_id": "e1", "item_id": "1"}
+    file = _write(
+        tmp_path / "events.jsonl",
+        GOOD,
+        {**view, "action": "view"},
+        {**view, "action": "hum"},
+        {"type": "user.erased", "user_id": "7"},
+    )
+
+    ran = run_freshet(capsys, "produce", file, "--check")
+
+    assert ran.code == 1
+    assert ran.err.startswith("freshet: line 3: unknown_action: 'hum' is none of click, ")
+    assert "4 lines: 3 valid, 1 invalid" in ran.out
+
+
 def test_a_file_of_valid_lines_passes(capsys, tmp_path) -> None:
     file = _write(tmp_path / "events.jsonl", GOOD)
 
