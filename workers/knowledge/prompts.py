@@ -1,5 +1,6 @@
 """Factorized prompts: from an item's catalogue fields to the words and the schema a model is sent.
 
+Owns what every prompt is made of, and the one about items; `user_prompt` has the one about users.
 Pure. The system text is the same for every item of a domain, so a server's prefix cache holds it;
 what differs comes last. Catalogue text is hostile until proven otherwise: it is fenced, bounded,
 and stripped of everything that could close the fence or pass for a chat template's control token.
@@ -20,15 +21,16 @@ from schemas.reasons import Reason, Rejection
 FENCE_OPENS = "<<<CATALOGUE"
 FENCE_CLOSES = "CATALOGUE>>>"
 _PROMPT_ID_DIGITS = 12
-_SHORTEST_USEFUL_BYTES = 16
+SHORTEST_USEFUL_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """One thing to write about: its name in the answer and what is asked."""
+    """One thing to write about: its name, and what is asked of it about an item or of a taste."""
 
     name: str
     ask: str
+    taste: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +102,28 @@ def repair_prompt(prompt: Prompt, rejection: Rejection) -> Prompt:
 
 
 def prompt_id(domain: Domain) -> str:
-    """Return the id that every prompt of the domain carries: a hash of all that is not the item."""
+    """Return the id of every prompt about an item: a hash of all that is not the item."""
     return _template(domain).prompt_id
+
+
+def rules(domain: Domain) -> str:
+    """Return what every prompt about an item begins with."""
+    return _template(domain).system
 
 
 def defused(text: str) -> str:
     """Return catalogue text that can neither close the fence nor spell a control token."""
     # Chat templates are text to the tokenizer: "<|im_end|>" or "[INST]" inside a title would end
-    # the message. Every such token that models use needs an angle bracket or [CAPITALS].
-    angled = clean_text(text).replace("<", "‹").replace(">", "›")
-    return _CONTROL_WORD.sub(r"(\1)", angled)
+    # the message. Every such token that models use needs an angle bracket or [CAPITALS]; a
+    # tokenizer that normalizes reads wide forms as the plain ones.
+    cleaned = clean_text(text).translate(_BRACKETS)
+    if not cleaned.isprintable():  # a soft hyphen would hide a token from the next line
+        cleaned = "".join(char for char in cleaned if char.isprintable())
+    return _CONTROL_WORD.sub(r"(\1)", cleaned)
 
 
-_CONTROL_WORD = re.compile(r"\[(/?[A-Z_]{3,})\]")
+_BRACKETS = str.maketrans("<>＜＞﹤﹥［］", "‹›‹›‹›[]")
+_CONTROL_WORD = re.compile(r"\[(/?[gs]?[A-Z][A-Z_]{2,})\]")
 
 _SYSTEM = """\
 You are {expert}. You write short notes that help a recommender tell one {noun} from another.
@@ -150,6 +161,8 @@ _COMPLAINTS: Mapping[Rejection, str] = {
     Rejection.URL: "it held an address; leave addresses out",
     Rejection.WRONG_LANGUAGE: "it was in another language",
     Rejection.WRONG_ENTITY: "it was about something else",
+    Rejection.GARBLED: "it held marks and broken words; write plain phrases",
+    Rejection.GENERIC: "it would fit anything; say what is particular here",
 }
 
 
@@ -164,7 +177,11 @@ def _template(domain: Domain) -> Prompt:
         high=domain.max_factor_chars,
         asks="\n".join(f"- {factor.name}: {factor.ask}" for factor in domain.factors),
     )
-    user = _USER.format(**marks)
+    return template(domain, system, _USER.format(**marks))
+
+
+def template(domain: Domain, system: str, user: str) -> Prompt:
+    """Return the prompt of two messages that lack only what is asked about, with its id."""
     schema = _schema(domain)
     identity = canonical_json([system, user, schema, domain.max_tokens, domain.max_fields_bytes])
     id_ = f"{domain.name}-{digest(identity)[:_PROMPT_ID_DIGITS]}"
@@ -188,21 +205,22 @@ def _schema(domain: Domain) -> Mapping[str, Json]:
 
 def _lines(domain: Domain, fields: Mapping[str, Json]) -> Iterator[str]:
     """Yield `name: text` lines, title first, then short before long, within the bound."""
-    texts = {name: _text(value) for name, value in fields.items()}
+    texts = {name: spoken(value) for name, value in fields.items()}
     named = sorted(
         ((name, text) for name, text in texts.items() if text),
         key=lambda pair: (pair[0] != "title", len(pair[1]), pair[0]),
     )
     left = domain.max_fields_bytes
     for name, text in named:
-        line = _cut(f"{defused(name)[:40]}: {text}", left)
+        line = cut(f"{defused(name)[:40]}: {text}", left)
         left -= len(line.encode()) + 1
         yield line
-        if left < _SHORTEST_USEFUL_BYTES:
+        if left < SHORTEST_USEFUL_BYTES:
             return
 
 
-def _text(value: Json) -> str:
+def spoken(value: Json) -> str:
+    """Return a catalogue value as defused text; empty where it has no agreed text form."""
     match value:
         case str():
             return defused(value)
@@ -211,12 +229,13 @@ def _text(value: Json) -> str:
         case int() | float():
             return str(value)
         case list() | tuple():
-            return ", ".join(text for entry in value if (text := _text(entry)))
+            return ", ".join(text for entry in value if (text := spoken(entry)))
         case _:
             return ""
 
 
-def _cut(text: str, max_bytes: int) -> str:
+def cut(text: str, max_bytes: int) -> str:
+    """Return the text within so many bytes of UTF-8, an ellipsis where it was longer."""
     encoded = text.encode("utf-8", "replace")  # a lone surrogate has no UTF-8
     if len(encoded) <= max_bytes:
         return encoded.decode()

@@ -1,0 +1,166 @@
+"""What the checks of an answer look at: its words, and those of what it is about. Pure."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from schemas.entities import EntityKind
+from schemas.fingerprints import Json
+from schemas.reasons import Rejection
+from workers.knowledge.prompts import Domain, rules
+from workers.knowledge.user_prompt import titles_in, user_rules
+
+Fault = tuple[Rejection, str]
+"""A code and what was found: factor names and counts, never the answer's own words."""
+
+RULE_RUN = 7
+"""So many words of the prompt in a row are no coincidence."""
+
+_STEM_LETTERS = 6
+_LEAST_STEM_LETTERS = 4
+_MOST_WORDS_OF_A_VALUE = 12
+
+FUNCTION_WORDS = frozenset(
+    "a about above after again all also although among an and another any are around as at away"
+    " back be because been before being between both but by can can't could did do does doesn't"
+    " don't down during each either else even ever every few first for from had has have he her"
+    " here him his how i if in into is isn't it it's its just made make makes making may me might"
+    " more most much must my never no nor not nothing of off on once one only or other our out over"
+    " own per rather s same she should since so some still such t than that the their them then"
+    " there these they this those through throughout to together too two under until up upon us"
+    " very was way we were what when where whether which while who whom whose why will with within"
+    " without would yet you your".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What an answer should be about: stems of all that the fields say, and what it is called.
+
+    `names` are whole titles in lower-case words: one of an item, many of what a user was told of.
+    """
+
+    names: frozenset[str]
+    title_stems: frozenset[str]
+    stems: frozenset[str]
+
+    def is_akin_to(self, other: "Subject") -> bool:
+        """Whether the two may be the same, or parts of a series: they share a title's word."""
+        return bool(self.names & other.names or self.title_stems & other.title_stems)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An answer beside its fields: lower-cased words; `prose` are those of text fields, not lists.
+
+    `fields` are all their words in a row, `known` the same as a set, `values` those of short ones.
+    `title` holds all titles when the answer is about a user; `asks` are the questions, by factor,
+    and `rules` the runs of words of the prompts around them.
+    """
+
+    factors: Mapping[str, str]
+    words: Mapping[str, tuple[str, ...]]
+    fields: str
+    known: frozenset[str]
+    values: frozenset[str]
+    prose: tuple[str, ...]
+    title: str
+    asks: Mapping[str, tuple[str, ...]]
+    rules: frozenset[tuple[str, ...]]
+    is_about_user: bool
+    domain: Domain
+    subject: Subject
+
+
+def case_of(
+    factors: Mapping[str, str], fields: Mapping[str, Json], domain: Domain, kind: EntityKind
+) -> Case:
+    """Return an answer's asked factors beside the fields they were asked about."""
+    is_about_user = kind is EntityKind.USER
+    titles = titles_in(fields) if is_about_user else [str(fields.get("title", ""))]
+    values = [words_of(text) for text in _strings(fields)]
+    told = tuple(word for words in values for word in words)
+    named = [words_of(title) for title in titles]
+    return Case(
+        factors=factors,
+        words={name: words_of(text) for name, text in factors.items()},
+        fields=" ".join(told),
+        known=frozenset(told),
+        values=frozenset(
+            word for words in values if len(words) <= _MOST_WORDS_OF_A_VALUE for word in words
+        ),
+        prose=words_of(" ".join(text for text in fields.values() if isinstance(text, str))),
+        title=" ".join(" ".join(words) for words in named),
+        asks={
+            factor.name: words_of(factor.taste if is_about_user else factor.ask)
+            for factor in domain.factors
+        },
+        rules=_runs_of_rules(domain),
+        is_about_user=is_about_user,
+        domain=domain,
+        subject=Subject(
+            names=frozenset(" ".join(words) for words in named),
+            # Two users who share a word of a title share nothing.
+            title_stems=frozenset() if is_about_user else stems_of(named[0]),
+            stems=stems_of(told),
+        ),
+    )
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """Return the words of a text in lower case."""
+    return tuple(re.findall(r"\w+", text.lower()))
+
+
+def stems_of(words: Iterable[str]) -> frozenset[str]:
+    """Return what telling words begin with, without marks: "Animation" and "animated" agree."""
+    return frozenset(
+        _unmarked(word)[:_STEM_LETTERS].replace("y", "i")
+        for word in words
+        if len(word) >= _LEAST_STEM_LETTERS and not word.isdecimal() and word not in FUNCTION_WORDS
+    )
+
+
+def ngrams(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    """Return every run of so many words."""
+    return [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+
+
+def first_match(case: Case, pattern: re.Pattern[str], code: Rejection) -> Fault | None:
+    """Return the fault of the first factor that the pattern is found in, lower-cased."""
+    for name, text in case.factors.items():
+        if pattern.search(text.lower().replace("’", "'")):
+            return code, name
+    return None
+
+
+@lru_cache(maxsize=16)
+def _runs_of_rules(domain: Domain) -> frozenset[tuple[str, ...]]:
+    questions = tuple(f"- {name}: " for name in domain.factor_names)
+    lines = f"{rules(domain)}\n{user_rules(domain)}".splitlines()
+    return frozenset(
+        run
+        for line in lines
+        if not line.startswith(questions)
+        for run in ngrams(words_of(line), RULE_RUN)
+    )
+
+
+def _unmarked(word: str) -> str:
+    if word.isascii():
+        return word
+    return "".join(char for char in unicodedata.normalize("NFKD", word) if char.isalnum())
+
+
+def _strings(value: Json) -> list[str]:
+    match value:
+        case str():
+            return [value]
+        case Mapping():
+            return [text for entry in value.values() for text in _strings(entry)]
+        case list() | tuple():
+            return [text for entry in value for text in _strings(entry)]
+        case _:
+            return [] if value is None else [str(value)]
