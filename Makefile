@@ -59,6 +59,17 @@ lock: $(UV_READY) ## Resolve requirements.lock again (UPGRADE=1: to the newest v
 	$(UV) pip compile --quiet --no-header --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --python-version 3.11 --extra dev $(if $(UPGRADE),--upgrade) -o requirements.lock pyproject.toml
 
+.PHONY: uv
+uv: $(UV_READY) ## Install uv, which installs everything else
+
+.PHONY: llm-cpu
+llm-cpu: $(UV_READY) ## Install vLLM for a CPU, in its own environment below deploy/vllm
+	@$(MAKE) --no-print-directory -C deploy/vllm install-cpu
+
+.PHONY: llm-gpu
+llm-gpu: $(UV_READY) ## The same for an NVIDIA GPU
+	@$(MAKE) --no-print-directory -C deploy/vllm install-gpu
+
 .PHONY: format
 format: $(READY) ## Format the code and apply the safe fixes of the linter
 	$(BIN)/ruff format .
@@ -71,8 +82,8 @@ check: $(READY) ## Lint, formatting and types
 	$(BIN)/mypy
 
 .PHONY: test
-test: check ## check, then every test, fast ones first (ARGS='-k NAME ...' goes to pytest)
-	$(BIN)/pytest $(ARGS)
+test: check ## check, then every test, fast ones first (ARGS='-k NAME ...' goes to pytest; -n 0: one process)
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 .PHONY: demo
 demo: $(READY) ## Run the whole system on sample data (ARGS=..., LLM=...)

@@ -16,7 +16,8 @@ from tests.fakes.vllm_server import Behaviour, FakeVllmServer
 from workers.knowledge.load_domain import load_domain
 from workers.knowledge.prompts import Prompt, item_prompt
 from workers.knowledge.quality import QualityGate
-from workers.knowledge.vllm_writer import VllmServer, VllmWriter
+from workers.knowledge.vllm_connection import VllmServer
+from workers.knowledge.vllm_writer import VllmWriter
 from workers.knowledge.writer import Answer, Rejected
 
 FACTORS = ("genre", "people", "theme", "mood", "acclaim", "audience")
@@ -79,6 +80,17 @@ async def test_priority_is_sent_only_to_a_server_that_schedules_by_it(server):
         await ask(writer, priority=9)
 
     assert server.requests[0]["priority"] == 9
+
+
+async def test_a_tenants_salt_is_sent_and_nothing_without_one(server):
+    async with writing_to(server.url, cache_salt="tenant-1") as writer:
+        await ask(writer)
+    async with writing_to(server.url) as writer:
+        await ask(writer)
+
+    salted, plain = server.requests
+    assert salted["cache_salt"] == "tenant-1"
+    assert "cache_salt" not in plain
 
 
 async def test_the_api_key_is_sent():
@@ -239,3 +251,82 @@ async def test_many_calls_share_the_connections(server):
 def test_an_address_that_is_none_is_a_configuration_error(url):
     with pytest.raises(ConfigurationError, match="VLLM_URL"):
         VllmWriter(VllmServer(url), model="a-model")
+
+
+# ---- the model ---------------------------------------------------------------------------------
+
+
+async def test_another_model_is_refused_in_plain_words_without_a_call(server):
+    server.models = ["another-model", "a-third"]
+
+    async with writing_to(server.url) as writer:
+        with pytest.raises(Transient) as raised:
+            await ask(writer)
+
+    assert str(raised.value) == "vllm: serves another-model, a-third, declared is a-model"
+    assert raised.value.retry_after_seconds is not None, "no record is to blame"
+    assert server.requests == []
+
+
+async def test_it_goes_on_when_the_declared_model_is_back(server):
+    server.models = ["another-model"]
+
+    async with writing_to(server.url) as writer:
+        with pytest.raises(Transient):
+            await ask(writer)
+        server.models = ["a-model"]
+        answer = await ask(writer)
+
+    assert answer.factors
+
+
+async def test_a_model_that_is_exchanged_between_two_calls_is_named_at_once(server):
+    async with writing_to(server.url) as writer:
+        await ask(writer)
+        server.models = ["another-model"]
+        with pytest.raises(Transient, match="serves another-model, declared is a-model"):
+            await ask(writer)
+
+
+async def test_an_answer_that_another_model_gave_never_passes(server):
+    server.answers_as = "another-model"
+
+    async with writing_to(server.url) as writer:
+        with pytest.raises(Transient, match="answered as another-model, declared is a-model"):
+            await ask(writer)
+
+    assert writer.stats.answers == 0
+
+
+async def test_what_a_server_calls_its_models_is_bounded_and_printable(server):
+    server.models = ["m\n\x1b[31m" * 1_000]
+
+    async with writing_to(server.url) as writer:
+        with pytest.raises(Transient) as raised:
+            await ask(writer)
+
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 300
+
+
+async def test_a_server_without_any_model_is_refused(server):
+    server.models = []
+
+    async with writing_to(server.url) as writer:
+        with pytest.raises(Transient, match="serves nothing, declared is a-model"):
+            await ask(writer)
+
+
+async def test_after_any_trouble_the_model_is_looked_up_before_the_next_call(server):
+    server.answers_any_name = True
+    server.will(Behaviour.ANSWER, Behaviour.SERVER_ERROR)
+
+    async with writing_to(server.url) as writer:
+        await ask(writer)
+        with pytest.raises(Transient, match="HTTP 500"):
+            await ask(writer)
+        server.models = ["another-model"]
+        with pytest.raises(Transient, match="serves another-model, declared is a-model"):
+            await ask(writer)
+
+    assert len(server.requests) == 2

@@ -19,6 +19,7 @@ from aiohttp import web
 from tests.fakes.answers import factor_text
 
 HANG_SECONDS = 30.0
+PROMPT_TOKENS, COMPLETION_TOKENS, SHARED_TOKENS = 321, 123, 256
 
 
 class Behaviour(StrEnum):
@@ -48,13 +49,25 @@ class Behaviour(StrEnum):
 
 
 class FakeVllmServer:
-    """`requests` are the bodies received; `script` is used up first, then `default` for ever."""
+    """`requests` are the bodies received; `script` is used up first, then `default` for ever.
+
+    `models` are served, any other is unknown unless it `answers_any_name`; `answers_as` signs the
+    answers with another name.
+    `running` and `waiting` are what the metrics page says; with `has_metrics` off it is gone.
+    """
 
     def __init__(self, *, port: int = 0, api_key: str = "") -> None:
         self.default = Behaviour.ANSWER
         self.script: deque[Behaviour] = deque()
         self.requests: list[dict] = []
         self.paths: list[str] = []
+        self.models = ["a-model"]
+        self.answers_any_name = False
+        self.answers_as = ""
+        self.running = 0
+        self.waiting = 0
+        self.has_metrics = True
+        self.looks = 0
         self.disconnected = asyncio.Event()
         self._api_key = api_key
         self._port = port
@@ -62,6 +75,8 @@ class FakeVllmServer:
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_post("/script", self._reprogram)
         app.router.add_get("/health", self._health)
+        app.router.add_get("/v1/models", self._list_models)
+        app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
 
     @property
@@ -95,17 +110,48 @@ class FakeVllmServer:
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response()
 
+    async def _list_models(self, request: web.Request) -> web.Response:
+        if not self._knows(request):
+            return _error(401, "Unauthorized")
+        return web.json_response({"object": "list", "data": [{"id": name} for name in self.models]})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        self.looks += 1
+        if not self.has_metrics:
+            return _error(404, "Not Found")
+        calls = len(self.requests)
+        counted = {
+            "num_requests_running": self.running,
+            "num_requests_waiting": self.waiting,
+            "prompt_tokens_total": PROMPT_TOKENS * calls,
+            "generation_tokens_total": COMPLETION_TOKENS * calls,
+            "prefix_cache_queries_total": PROMPT_TOKENS * calls,
+            # The part that all prompts share is computed once.
+            "prefix_cache_hits_total": SHARED_TOKENS * max(0, calls - 1),
+        }
+        page = "".join(f'vllm:{name}{{engine="0"}} {count}\n' for name, count in counted.items())
+        return web.Response(text=page)
+
+    def _knows(self, request: web.Request) -> bool:
+        return (
+            not self._api_key or request.headers.get("Authorization") == f"Bearer {self._api_key}"
+        )
+
     async def _reprogram(self, request: web.Request) -> web.Response:
         wish = await request.json()
         self.default = Behaviour(wish.get("default", self.default))
         self.script = deque(map(Behaviour, wish.get("script", [])))
+        self.models = wish.get("models", self.models)
+        self.waiting = wish.get("waiting", self.waiting)
         return web.json_response({"requests": len(self.requests)})
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        if self._api_key and request.headers.get("Authorization") != f"Bearer {self._api_key}":
+        if not self._knows(request):
             return _error(401, "Unauthorized")
         body = await request.json()
         self.requests.append(body)
+        if body["model"] not in self.models and not self.answers_any_name:
+            return _error(404, f"The model `{body['model']}` does not exist.")
         behaviour = self.script.popleft() if self.script else self.default
         try:
             return await self._behave(behaviour, body, request)
@@ -125,7 +171,7 @@ class FakeVllmServer:
                 await _pour(request, endless=behaviour is Behaviour.ENDLESS)
             case Behaviour.DROP:
                 return await _drop(request)
-        return _whole(behaviour, body)
+        return _whole(behaviour, body | {"model": self.answers_as or body["model"]})
 
 
 _ERRORS: dict[Behaviour, tuple[int, str, dict[str, str]]] = {
@@ -185,7 +231,7 @@ def _completion(
             "object": "chat.completion",
             "model": body["model"],
             "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
-            "usage": {"prompt_tokens": 321, "completion_tokens": 123, "total_tokens": 444},
+            "usage": {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": COMPLETION_TOKENS},
         }
     )
 

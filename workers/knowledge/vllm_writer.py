@@ -1,8 +1,8 @@
 """The writer that asks a vLLM server (or any OpenAI-compatible one) over HTTP.
 
-One call in, one answer or one error out: no retries, no judging. The server is only trusted to
-answer in time, within bounds and as a chat completion; messages never repeat prompt text, because
-servers put it into their error bodies.
+One call in, one answer or one error out: no retries, no judging. The server is not trusted to
+answer in time, within bounds, as a chat completion or by the declared model; messages never
+repeat prompt text, because servers put it into their error bodies.
 """
 
 import asyncio
@@ -17,15 +17,17 @@ from math import isnan
 import httpx
 import orjson
 
-from schemas.errors import ConfigurationError, Permanent, Transient
+from schemas.errors import Permanent, Transient
 from schemas.events import clean_text
 from schemas.fingerprints import digest
 from schemas.knowledge import KnowledgeRequest
 from schemas.reasons import Reason, Rejection
 from workers.knowledge.prompts import Prompt
+from workers.knowledge.served_model import ServedModel, wrong_model
+from workers.knowledge.vllm_connection import DEPENDENCY, VllmServer, open_client
+from workers.knowledge.vllm_pages import VllmPages
 from workers.knowledge.writer import Answer, Rejected
 
-DEPENDENCY = "vllm"
 _MAX_BODY_BYTES = 1_048_576
 _MAX_RAW_CHARS = 4_000
 _LONGEST_RETRY_AFTER_SECONDS = 600.0
@@ -40,21 +42,6 @@ _CONFIGURATION_STATUSES: Mapping[int, str] = {
 }
 _SHARED_BY_ALL_REQUESTS = ("priority", "response_format", "json_schema", "structured", "grammar")
 """A 400 about one of these would come for every record: it is about the server's configuration."""
-
-
-@dataclass(frozen=True, slots=True)
-class VllmServer:
-    """Where the server is and how to treat it. Times in seconds.
-
-    `accepts_priority` needs a server started with `--scheduling-policy priority`.
-    """
-
-    url: str
-    api_key: str = ""
-    call_seconds: float = 60.0
-    connect_seconds: float = 5.0
-    connections: int = 64
-    accepts_priority: bool = False
 
 
 @dataclass(slots=True)
@@ -73,28 +60,19 @@ class WriterStats:
 
 
 class VllmWriter:
-    """A Writer over POST /v1/chat/completions with a strict JSON schema."""
+    """A Writer over POST /v1/chat/completions with a strict JSON schema.
+
+    What it serves is looked up before the first call and after every trouble (it may have been a
+    restart), and every answer is checked for who gave it: another model's never passes.
+    """
 
     def __init__(self, server: VllmServer, *, model: str) -> None:
-        try:
-            url = httpx.URL(server.url.rstrip("/").removesuffix("/v1"))
-        except httpx.InvalidURL as error:
-            raise ConfigurationError("FRESHET_KNOWLEDGE__VLLM_URL", str(error)) from error
-        if url.scheme not in ("http", "https") or not url.host:
-            raise ConfigurationError("FRESHET_KNOWLEDGE__VLLM_URL", "not an http(s) address")
         self.stats = WriterStats()
         self._model = model
         self._server = server
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            headers={"Authorization": f"Bearer {server.api_key}"} if server.api_key else {},
-            # The whole call has one deadline; only connecting has a shorter one of its own.
-            timeout=httpx.Timeout(server.call_seconds, connect=server.connect_seconds),
-            limits=httpx.Limits(
-                max_connections=server.connections, max_keepalive_connections=server.connections
-            ),
-            trust_env=False,
-        )
+        self._client = open_client(server)
+        self._pages = VllmPages(server)
+        self._served = ServedModel(self._pages.served_models, model)
 
     @property
     def model(self) -> str:
@@ -116,6 +94,7 @@ class VllmWriter:
             answer = await self._ask(prompt, priority)
         except Transient:
             stats.transient += 1
+            self._served.doubt()
             raise
         except Permanent:
             stats.refused += 1
@@ -134,11 +113,17 @@ class VllmWriter:
     async def aclose(self) -> None:
         """Close every connection; the server aborts what it was still writing."""
         await self._client.aclose()
+        await self._pages.aclose()
 
     async def _ask(self, prompt: Prompt, priority: int) -> Answer:
         try:
             async with asyncio.timeout(self._server.call_seconds):
+                await self._served.require()
                 status, headers, body = await self._post(self._payload(prompt, priority))
+                if status == httpx.codes.NOT_FOUND:
+                    # Most likely the model is gone: then this says which one is there instead.
+                    self._served.doubt()
+                    await self._served.require()
         except TimeoutError as error:
             limit = self._server.call_seconds
             raise Transient(DEPENDENCY, f"no whole answer within {limit:g} s") from error
@@ -146,7 +131,7 @@ class VllmWriter:
             raise Transient(DEPENDENCY, f"{type(error).__name__}: {str(error)[:200]}") from error
         if status != httpx.codes.OK:
             raise _error_of(status, headers, body)
-        return _answer_in(body, prompt.factor_names)
+        return _answer_in(body, prompt.factor_names, self._model)
 
     async def _post(self, payload: bytes) -> tuple[int, httpx.Headers, bytes]:
         body = bytearray()
@@ -178,6 +163,8 @@ class VllmWriter:
         }
         if self._server.accepts_priority:
             payload["priority"] = priority
+        if self._server.cache_salt:
+            payload["cache_salt"] = self._server.cache_salt
         return orjson.dumps(payload)
 
 
@@ -211,17 +198,23 @@ def _retry_after_seconds(header: str | None) -> float | None:
     return None if isnan(wish) else min(max(wish, 0.0), _LONGEST_RETRY_AFTER_SECONDS)
 
 
-def _answer_in(body: bytes, names: tuple[str, ...]) -> Answer:
-    """Return the answer in a 200 response; raises Transient when it is no chat completion."""
+def _answer_in(body: bytes, names: tuple[str, ...], declared: str) -> Answer:
+    """Return the answer in a 200 response; raises Transient or Rejected.
+
+    Transient when it is no chat completion, or another model's; one that does not say whose it is
+    passes.
+    """
     try:
         completion = orjson.loads(body)
         choice = completion["choices"][0]
         content, ending = choice["message"].get("content"), choice.get("finish_reason")
-        refused = choice["message"].get("refusal")
+        refused, author = choice["message"].get("refusal"), completion.get("model")
         usage = completion.get("usage") or {}
         tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
     except (orjson.JSONDecodeError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise Transient(DEPENDENCY, "HTTP 200 without a chat completion in it") from error
+    if isinstance(author, str) and author != declared:
+        raise wrong_model("answered as", author, declared)
     if ending in ("abort", "error"):
         raise Transient(DEPENDENCY, f"the server ended the answer: {ending}")
     text = content if isinstance(content, str) else ""
@@ -230,11 +223,11 @@ def _answer_in(body: bytes, names: tuple[str, ...]) -> Answer:
         raise Rejected(Rejection.TRUNCATED, f"cut off after {tokens[1]} tokens", raw)
     if refused or ending == "content_filter":
         raise Rejected(Rejection.REFUSAL, "the server says that the model declined", raw)
-    return Answer(_factors_in(text, names), *tokens, raw)
+    return Answer(factors_in(text, names), *tokens, raw)
 
 
-def _factors_in(text: str, names: tuple[str, ...]) -> dict[str, str]:
-    """Return the texts of the asked factors, cleaned; raises Rejected."""
+def factors_in(text: str, names: tuple[str, ...]) -> dict[str, str]:
+    """Return the texts of the asked factors in an answer, cleaned; raises Rejected."""
     raw = text[:_MAX_RAW_CHARS]
     try:
         texts = orjson.loads(text)
