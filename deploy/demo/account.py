@@ -1,6 +1,6 @@
 """The reckoning at the end: every record that was sent must have had its effect.
 
-Asks the sources of truth: the watcher and `LiveVectors` for vectors, the items lane's own register
+Asks the sources of truth: the watchers and `LiveVectors` for vectors, the items lane's own register
 for versions that said nothing new, the dead-letter topics for the rest, Kafka for the lag.
 """
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from deploy.demo.broken import BrokenRecord
 from deploy.demo.schedule import FeedEvent, Schedule
+from deploy.demo.user_account import users_unaccounted
 from deploy.demo.watch import Vector, Watcher
 from schemas.entities import Stage
 from streams.dead_letters import list_letters
@@ -53,6 +54,7 @@ def reckon(
         *watcher.unseen(),
         *_unconfirmed(schedule, reader),
         *(f"{item_id} was removed and is live" for item_id in sorted(schedule.removed & set(live))),
+        *users_unaccounted(schedule, reader),
         *_different(letters, expected_letters),
         *(f"lane {lane} is {records} records behind" for lane, records in lag.items() if records),
     ]

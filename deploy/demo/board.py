@@ -6,11 +6,10 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from deploy.demo.broken import BrokenRecord
-from deploy.demo.films import SUMMER_STARTS_MS
 from deploy.demo.lane_processes import LaneFigures
 from deploy.demo.plans import Kind
-from deploy.demo.schedule import FeedEvent
+from deploy.demo.schedule import SummerRecord
+from deploy.demo.user_plans import UserEvent
 from deploy.demo.watch import Sighting
 from schemas.entities import Stage
 
@@ -42,7 +41,11 @@ class LaneRow:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The board at one moment. `freshness_ms` holds the latest values of each stage."""
+    """The board at one moment. `freshness_ms` holds the latest values of each stage.
+
+    `rankable_ms` holds those of new users, of whom there were `new_users`. `season_ms` is 0 before
+    anything was sent.
+    """
 
     phase: str
     detail: str
@@ -57,6 +60,9 @@ class Snapshot:
     saved_fingerprint: int
     saved_coalesced: int
     refused: int
+    user_events: int
+    new_users: int
+    rankable_ms: Sequence[float]
     news: Sequence[str]
 
     @property
@@ -107,8 +113,10 @@ class _State:
     detail: str = ""
     sent: int = 0
     to_send: int = 0
-    season_ms: int = SUMMER_STARTS_MS
+    season_ms: int = 0
     live: Mapping[str, int] = field(default_factory=dict)
+    user_events: int = 0
+    rankable_ms: Sequence[float] = ()
     lanes: dict[str, _Lane] = field(default_factory=dict)
 
 
@@ -134,18 +142,20 @@ class Board:
         """Say what is being done now."""
         with self._lock:
             self._state.phase, self._state.detail = phase, detail
-            self._state.sent, self._state.to_send = 0, to_send
+            self._state.sent, self._state.to_send, self._state.season_ms = 0, to_send, 0
 
     def say(self, detail: str) -> None:
         """Say more about what is being done."""
         with self._lock:
             self._state.detail = detail
 
-    def sent(self, record: FeedEvent | BrokenRecord) -> None:
+    def sent(self, record: SummerRecord) -> None:
         """Count a record that was handed to the producer."""
         with self._lock:
             self._state.sent += 1
-            self._state.season_ms = record.at_ms
+            self._state.user_events += isinstance(record, UserEvent)
+            # What was held back does not turn back the calendar.
+            self._state.season_ms = max(record.at_ms, self._state.season_ms)
 
     def saw(self, sighting: Sighting) -> None:
         """Note that an event became visible; bulk loading is not news."""
@@ -161,12 +171,18 @@ class Board:
             self._news.append(f"{title}: {what}, {effect} after {sighting.freshness_ms:,.0f} ms")
 
     def count(
-        self, live: Mapping[str, int], lanes: Mapping[str, tuple[str, LaneFigures | None]]
+        self,
+        live: Mapping[str, int],
+        lanes: Mapping[str, tuple[str, LaneFigures | None]],
+        rankable_ms: Sequence[float] = (),
     ) -> None:
-        """Take over what was counted: live films by stage; state and figures of each lane."""
+        """Take over what was counted: live films by stage; state and figures of each lane.
+
+        And how long each new user took so far.
+        """
         now = time.monotonic()
         with self._lock:
-            self._state.live = live
+            self._state.live, self._state.rankable_ms = live, rankable_ms
             for name, (state, figures) in lanes.items():
                 lane = self._state.lanes.setdefault(name, _Lane(LaneFigures(name)))
                 lane.state = state
@@ -206,5 +222,8 @@ class Board:
                 saved_fingerprint=llm.saved_fingerprint,
                 saved_coalesced=llm.saved_coalesced,
                 refused=sum(sum(lane.refused.values()) for lane in figures.values()),
+                user_events=state.user_events,
+                new_users=len(state.rankable_ms),
+                rankable_ms=state.rankable_ms[-_RECENT:],
                 news=tuple(self._news),
             )

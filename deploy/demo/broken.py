@@ -12,17 +12,19 @@ import orjson
 
 from schemas.events import CE_TYPE_PREFIX, REMOVED, UPSERTED, DecodeLimits
 from schemas.reasons import Reason
+from schemas.topics import Topic
 
 Headers: TypeAlias = tuple[tuple[str, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenRecord:
-    """What is put on `catalog.items` as it is, and the reason it must be refused for.
+    """What is put on a topic as it is, and the reason it must be refused for.
 
     `at_ms` is the moment of the season at which it comes.
     """
 
+    topic: Topic
     at_ms: int
     key: bytes | None
     value: bytes | None
@@ -31,7 +33,9 @@ class BrokenRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wire:
+class Wire:
+    """The record itself."""
+
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
@@ -39,12 +43,22 @@ class _Wire:
 
 def broken_records(item_ids: Sequence[str], times_ms: Sequence[int]) -> list[BrokenRecord]:
     """Return a record for each time: the kinds of mistake in turn, about the items in turn."""
-    kinds = tuple(_MISTAKES.items())
+    return cycled(_MISTAKES, Topic.CATALOG_ITEMS, item_ids, times_ms)
+
+
+def cycled(
+    mistakes: Mapping[Reason, Callable[[str], Wire]],
+    topic: Topic,
+    ids: Sequence[str],
+    times_ms: Sequence[int],
+) -> list[BrokenRecord]:
+    """Return a record for each time: the mistakes in turn, with the ids in turn."""
+    kinds = tuple(mistakes.items())
     records = []
     for index, at_ms in enumerate(times_ms):
         reason, make = kinds[index % len(kinds)]
-        wire = make(item_ids[index % len(item_ids)])
-        records.append(BrokenRecord(at_ms, wire.key, wire.value, reason, wire.headers))
+        wire = make(ids[index % len(ids)])
+        records.append(BrokenRecord(topic, at_ms, wire.key, wire.value, reason, wire.headers))
     return records
 
 
@@ -64,23 +78,23 @@ def _key(item_id: str) -> bytes:
     return b"item:" + item_id.encode()
 
 
-def _changed(**changes: object) -> Callable[[str], _Wire]:
-    return lambda item_id: _Wire(_key(item_id), _event(item_id, **changes))
+def _changed(**changes: object) -> Callable[[str], Wire]:
+    return lambda item_id: Wire(_key(item_id), _event(item_id, **changes))
 
 
-def _bytes(value: bytes | None) -> Callable[[str], _Wire]:
-    return lambda item_id: _Wire(_key(item_id), value)
+def _bytes(value: bytes | None) -> Callable[[str], Wire]:
+    return lambda item_id: Wire(_key(item_id), value)
 
 
 _TOO_LONG = "A plot of more than a megabyte. " * (DecodeLimits().max_bytes // 32 + 1)
 
-_MISTAKES: Mapping[Reason, Callable[[str], _Wire]] = MappingProxyType(
+_MISTAKES: Mapping[Reason, Callable[[str], Wire]] = MappingProxyType(
     {
         Reason.NOT_JSON: _bytes(b'{"type": "item.upserted", "item_id": '),
         Reason.WRONG_TYPE: _changed(item={"title": ["not", "a", "text"]}),
         Reason.BAD_VERSION: _changed(version=-3),
-        Reason.NULL_KEY: lambda item_id: _Wire(None, _event(item_id)),
-        Reason.WRONG_KEY: lambda item_id: _Wire(b"item:somebody-else", _event(item_id)),
+        Reason.NULL_KEY: lambda item_id: Wire(None, _event(item_id)),
+        Reason.WRONG_KEY: lambda item_id: Wire(b"item:somebody-else", _event(item_id)),
         Reason.EMPTY_TITLE: _changed(item={"title": " \t\u200b"}),
         Reason.UNKNOWN_TYPE: _changed(type="item.renamed"),
         Reason.NOT_FINITE: _bytes(b'{"type": "item.upserted", "version": NaN}'),
@@ -89,7 +103,7 @@ _MISTAKES: Mapping[Reason, Callable[[str], _Wire]] = MappingProxyType(
         Reason.MISSING_FIELD: _changed(item=None),
         Reason.NULL_VALUE: _bytes(None),
         Reason.FUTURE_TIME: _changed(occurred_at="2999-01-01T00:00:00Z"),
-        Reason.TYPE_MISMATCH: lambda item_id: _Wire(
+        Reason.TYPE_MISMATCH: lambda item_id: Wire(
             _key(item_id), _event(item_id), (("ce_type", (CE_TYPE_PREFIX + REMOVED).encode()),)
         ),
         # It compresses to a few kilobytes, so the broker takes it.

@@ -4,6 +4,9 @@
 freshness (which the replay's speed-up does not multiply). `nightly`: the same vector from the next
 four o'clock in the morning (UTC) on. `content`: the vector of the film's text alone, as it was
 before anybody wrote about it. The back catalogue is the same in all three.
+
+Users are live in `live`: the vectors that were read of them just before each rating. In the other
+two a user is the mean of the film vectors that the regime had by then.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,13 +16,14 @@ import numpy as np
 
 from deploy.demo.plans import DAY_MS, HOUR_MS, Kind
 from deploy.demo.schedule import Schedule
+from deploy.demo.user_questions import rating_table
 from deploy.demo.watch import Sighting, Vector
 from schemas.entities import Stage
 from workers.evaluation.cold_start import (
     ColdStartFigures,
-    RatingTable,
     RegimeVectors,
     Rules,
+    UserVectors,
     cold_start,
 )
 
@@ -34,35 +38,36 @@ class Regime(StrEnum):
     LIVE = "live"
 
 
-def figures(
+def film_vectors(
     schedule: Schedule,
     sightings: Iterable[Sighting],
     live: Mapping[str, Vector],
     content: Mapping[str, Vector],
-) -> dict[str, ColdStartFigures]:
-    """Return the figures of each regime.
+) -> dict[Regime, RegimeVectors]:
+    """Return the vectors of the films in each regime.
 
     `live` holds the vectors (dim,) of all live films at the end, `content` those of the new films'
     text alone. A film that was never seen at a stage has no vector in that regime.
     """
     since = _first_seen_ms(sightings)
-    regimes = {
+    return {
         Regime.NIGHTLY: _vectors(schedule, live, live, since[Stage.INDIVIDUAL], next_nightly_ms),
         Regime.CONTENT: _vectors(schedule, live, content, since[Stage.CONTENT], lambda ms: ms),
         Regime.LIVE: _vectors(schedule, live, live, since[Stage.INDIVIDUAL], lambda ms: ms),
     }
-    ratings = RatingTable(
-        user=np.array([rating.user_id for rating in schedule.ratings]),
-        item=np.array([rating.item_id for rating in schedule.ratings]),
-        rating=np.array([rating.rating for rating in schedule.ratings]),
-        at_ms=np.array([rating.at_ms for rating in schedule.ratings], np.int64),
-    )
+
+
+def figures(
+    schedule: Schedule, films: Mapping[Regime, RegimeVectors], users: UserVectors
+) -> dict[str, ColdStartFigures]:
+    """Return the figures of each regime; `users` are those of the live one."""
     return cold_start(
-        ratings,
+        rating_table(schedule.ratings),
         schedule.released_ms.keys(),
-        {regime.value: vectors for regime, vectors in regimes.items()},
+        {regime.value: vectors for regime, vectors in films.items()},
         # Among all live films, those the user has rated included: the stricter count.
         Rules(leave_out_rated=False),
+        {Regime.LIVE.value: users},
     )
 
 

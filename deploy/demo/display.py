@@ -91,12 +91,16 @@ def line(shown: Snapshot) -> str:
     if shown.detail:
         facts.append(shown.detail)
     if shown.to_send:
-        facts.append(f"{_date(shown.season_ms)}, {shown.sent:,}/{shown.to_send:,} sent")
+        sent = f"{shown.sent:,}/{shown.to_send:,} sent"
+        facts.append(", ".join(filter(None, (_date(shown.season_ms), sent))))
     if any(shown.live.values()):
         facts.append("live " + ", ".join(f"{n:,} {stage}" for stage, n in shown.live.items() if n))
     for stage, values in shown.freshness_ms.items():
         if values:
             facts.append(f"{stage} p50 {percentiles(values)['p50']:.0f} ms")
+    if shown.new_users:
+        found = percentiles(shown.rankable_ms)
+        facts.append(f"{shown.new_users:,} new users, p50 {found['p50']:.0f} ms")
     lag = sum(lane.lag for lane in shown.lanes)
     if shown.lanes:
         facts.append(f"lag {lag:,}")
@@ -162,6 +166,8 @@ def _figures(shown: Snapshot) -> RenderableType:
             table.add_row(
                 f"freshness, {stage}", f"p50 {found['p50']:.0f} ms, p95 {found['p95']:.0f} ms"
             )
+    if shown.user_events:
+        table.add_row("users", _users(shown))
     table.add_row(
         "language model",
         f"{shown.calls:,} calls; saved: {shown.saved_fingerprint:,} by fingerprint,"
@@ -171,7 +177,20 @@ def _figures(shown: Snapshot) -> RenderableType:
     return table
 
 
+def _users(shown: Snapshot) -> str:
+    sent = f"{shown.user_events:,} events sent"
+    if not shown.new_users:
+        return sent
+    found = percentiles(shown.rankable_ms)
+    return (
+        f"{sent}; {shown.new_users:,} new users rankable after p50 {found['p50']:.0f} ms,"
+        f" p95 {found['p95']:.0f} ms"
+    )
+
+
 def _date(at_ms: int) -> str:
+    if not at_ms:
+        return ""
     moment = datetime.fromtimestamp(at_ms / 1000, UTC)
     return f"{moment.day:2d} {moment:%B %Y}"
 

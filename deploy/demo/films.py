@@ -7,7 +7,7 @@ From the MovieTweetings data set (MIT licence, `data/LICENSE`): films with their
 import csv
 import gzip
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,18 +105,6 @@ def read_season(catalog: Path = CATALOG_FILE, ratings: Path = RATINGS_FILE) -> S
         tuple(film for film in films if film.item_id in rated),
         tuple(rating for rating in given if rating.item_id in known),
     )
-
-
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Json]]) -> None:
-    """Write one JSON object a line."""
-    path.write_bytes(b"".join(orjson.dumps(dict(row)) + b"\n" for row in rows))
-
-
-def recorded_answers(item_ids: frozenset[str], path: Path = KNOWLEDGE_FILE) -> Sequence[bytes]:
-    """Return the lines of the recorded answers about these films."""
-    return [
-        line for line in path.read_bytes().splitlines() if orjson.loads(line)["item_id"] in item_ids
-    ]
 
 
 def _film(line: bytes) -> Film:

@@ -44,7 +44,7 @@ def forget(root: Path) -> None:
     (root / _SETTINGS_FILE).unlink(missing_ok=True)
 
 
-def what_to_try(root: Path, item_id: str, title: str) -> str:
+def what_to_try(root: Path, item_id: str, title: str, user_id: str) -> str:
     """Return the hints that are printed at the end."""
     settings = _shown(root / _SETTINGS_FILE)
     return f"""Everything is left running. In another terminal, try:
@@ -57,6 +57,11 @@ def what_to_try(root: Path, item_id: str, title: str) -> str:
   freshet dead-letters list items
   echo '{{"type": "item.upserted", "item_id": "{item_id}", "version": 100000,
          "item": {{"title": "A new name"}}}}' | tr -d '\\n' | freshet produce -
+  freshet get user:{user_id}
+  freshet explain user:{user_id}      # history, taste, why a language model was or was not asked
+  echo '{{"type": "user.behaviour", "user_id": "me", "event_id": "1", "item_id": "{item_id}",
+         "action": "like"}}' | tr -d '\\n' | freshet produce -    # then: freshet get user:me
+  freshet erase user:{user_id}
   freshet doctor
 
 Logs: {_shown(root / "logs")}. To stop it: make demo ARGS=--stop"""

@@ -24,7 +24,8 @@ _LOG_TAIL_BYTES = 4_000
 class LaneFigures:
     """What a lane's metrics page says: counts since its start, and its lag now.
 
-    `outcomes` counts records by how they ended, `refused` dead letters by reason.
+    `outcomes` counts records by how they ended, `refused` dead letters by reason, `preferences`
+    what the gate of users' knowledge decided, by reason.
     """
 
     lane: str
@@ -32,6 +33,7 @@ class LaneFigures:
     refused: Mapping[str, int] = field(default_factory=dict)
     calls: int = 0
     saved: Mapping[str, int] = field(default_factory=dict)
+    preferences: Mapping[str, int] = field(default_factory=dict)
     lag: int = 0
 
     @property
@@ -128,6 +130,7 @@ def read_figures(lane: str, page: str) -> LaneFigures:
     outcomes: dict[str, int] = {}
     refused: dict[str, int] = {}
     saved: dict[str, int] = {}
+    preferences: dict[str, int] = {}
     calls = lag = 0
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
@@ -142,9 +145,11 @@ def read_figures(lane: str, page: str) -> LaneFigures:
                     calls += value
                 case "freshet_writer_calls_saved_total":
                     saved[sample.labels["why"]] = value
+                case "freshet_preference_decisions_total":
+                    preferences[sample.labels["why"]] = value
                 case "freshet_lag_records":
                     lag += value
-    return LaneFigures(lane, outcomes, refused, calls, saved, lag)
+    return LaneFigures(lane, outcomes, refused, calls, saved, preferences, lag)
 
 
 def wait_until_ready(

@@ -2,20 +2,26 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.demo.account import Account, live_films
 from deploy.demo.board import llm_counts
 from deploy.demo.broken import BrokenRecord
-from deploy.demo.cold_start import content_as_seen, figures
+from deploy.demo.cold_start import Regime, content_as_seen, figures, film_vectors
 from deploy.demo.content_vectors import content_vectors
 from deploy.demo.lane_processes import LaneFigures
 from deploy.demo.plans import Kind
-from deploy.demo.schedule import Schedule
+from deploy.demo.schedule import FeedEvent, Schedule, SummerRecord
 from deploy.demo.spaces import RAW_SPACE, SPACE
 from deploy.demo.summary import Result
+from deploy.demo.user_figures import user_figures
+from deploy.demo.user_plans import Act, UserEvent
+from deploy.demo.user_questions import UserQuestions
+from deploy.demo.user_replay import UserReadings
 from deploy.demo.watch import Sighting
 from schemas.entities import Stage
+from workers.evaluation.cold_start import UserVectors
 from workers.live.live_vectors import LiveVectors
 
 _LABELS: Mapping[Kind, str] = {
@@ -28,12 +34,29 @@ _LABELS: Mapping[Kind, str] = {
     Kind.LATE: "late",
     Kind.REMOVAL: "removals",
 }
+_ACT_LABELS: Mapping[Act, str] = {
+    Act.RATING: "ratings",
+    Act.LATE: "late ratings",
+    Act.DUPLICATE: "repeated ratings",
+    Act.ERASURE: "users erased",
+    Act.GHOST: "ratings of erased users",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UsersSeen:
+    """What was asked and read of users, and how long each new one took to be rankable."""
+
+    asked: UserQuestions
+    readings: UserReadings
+    rankable_ms: Sequence[float]
 
 
 def measured(
     schedule: Schedule,
     account: Account,
     sightings: Sequence[Sighting],
+    users: UsersSeen,
     lanes: Mapping[str, LaneFigures | None],
     reader: LiveVectors,
     *,
@@ -50,6 +73,8 @@ def measured(
     content |= content_vectors(
         reader, spaces_dir, raw_space=RAW_SPACE, space=SPACE, item_ids=hidden
     )
+    films = film_vectors(schedule, sightings, live_films(reader).vectors, content)
+    read = users.readings
     single = [sighting for sighting in sightings if sighting.event.kind is not Kind.CATALOG]
     return Result(
         seconds=seconds,
@@ -60,7 +85,9 @@ def measured(
         llm=llm_counts(known),
         dead_letters=account.dead_letters,
         lag=account.lag,
-        cold_start=figures(schedule, sightings, live_films(reader).vectors, content),
+        cold_start=figures(schedule, films, UserVectors(read.of_queries, read.of_audiences)),
+        users=user_figures(users.asked, read, users.rankable_ms, films[Regime.LIVE]),
+        preferences=known["behaviour"].preferences,
         load_seconds=_load_seconds(sightings),
         sent=_sent(schedule),
         items_outcomes=known["items"].outcomes,
@@ -92,9 +119,19 @@ def _load_seconds(sightings: Sequence[Sighting]) -> dict[str, float]:
 def _sent(schedule: Schedule) -> dict[str, int]:
     """Return how many records of each kind are in the feed, as people would call them."""
     counts: Counter[str] = Counter({_LABELS[Kind.CATALOG]: len(schedule.back_catalogue)})
-    for record in schedule.summer:
-        counts["broken" if isinstance(record, BrokenRecord) else _LABELS[record.kind]] += 1
+    for record in (*schedule.summer, *schedule.history):
+        counts[_label(record)] += 1
     return dict(counts)
+
+
+def _label(record: SummerRecord) -> str:
+    match record:
+        case BrokenRecord():
+            return "broken"
+        case UserEvent():
+            return _ACT_LABELS[record.kind]
+        case FeedEvent():
+            return _LABELS[record.kind]
 
 
 def _notes(hidden: int, new: int) -> list[str]:
@@ -102,8 +139,12 @@ def _notes(hidden: int, new: int) -> list[str]:
         "nightly: the live vectors, but from the next 04:00 UTC on. content: new films by their"
         " text alone. live: with knowledge. The back catalogue has its knowledge in all three."
     )
+    users = (
+        "Users are live in live alone: the vectors a ranker could read just before each rating. In"
+        " nightly and content they are means of the vectors of all films they liked before."
+    )
     unseen = (
         f"The content vectors of {hidden} of {new} new films could not be read in between (their"
         " knowledge came with them, or their text changed later): made from their text parts."
     )
-    return [regimes, unseen] if hidden else [regimes]
+    return [regimes, users, unseen] if hidden else [regimes, users]

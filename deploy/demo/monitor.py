@@ -1,4 +1,4 @@
-"""Keeps the board up to date: asks the lanes for their figures and the watcher for its counts."""
+"""Keeps the board up to date: asks the lanes for their figures, the watchers for their counts."""
 
 import threading
 from collections.abc import Mapping
@@ -7,17 +7,25 @@ from typing import Self
 
 from deploy.demo.board import Board
 from deploy.demo.lane_processes import LaneFigures, LaneProcess
+from deploy.demo.new_users import NewUsers
 from deploy.demo.watch import Watcher
 
-_EVERY_SECONDS = 1.0
+_EVERY_SECONDS = 2.0
 _JOIN_SECONDS = 5.0
 
 
 class Monitor:
     """A thread, as a context manager; a lane that does not answer is shown as it was."""
 
-    def __init__(self, board: Board, lanes: Mapping[str, LaneProcess], watcher: Watcher) -> None:
+    def __init__(
+        self,
+        board: Board,
+        lanes: Mapping[str, LaneProcess],
+        watcher: Watcher,
+        new_users: NewUsers,
+    ) -> None:
         self._board = board
+        self._new_users = new_users
         self._lanes = lanes
         self._watcher = watcher
         self._ended = threading.Event()
@@ -42,4 +50,4 @@ class Monitor:
                 name: (lane.waits_for() or "ready", lane.figures())
                 for name, lane in self._lanes.items()
             }
-            self._board.count(self._watcher.live(), found)
+            self._board.count(self._watcher.live(), found, self._new_users.rankable_ms)

@@ -11,6 +11,7 @@ from random import Random
 from typing import Self
 
 from deploy.demo.broken import MISTAKES
+from deploy.demo.broken_behaviour import BEHAVIOUR_MISTAKES
 from deploy.demo.films import SUMMER_STARTS_MS, Film, Rating, Season
 from schemas.fingerprints import Json
 
@@ -38,7 +39,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FeedShape:
-    """How much of what a real feed has besides its releases; counts are for the whole season."""
+    """How much of what a real feed has besides releases and ratings; counts are for the season."""
 
     votes_share: float = 0.08
     corrections: int = 24
@@ -48,6 +49,10 @@ class FeedShape:
     late: int = 20
     removals: int = 8
     broken: int = 2 * MISTAKES
+    repeated_ratings: int = 200
+    late_ratings: int = 200
+    erasures: int = 2
+    broken_behaviour: int = BEHAVIOUR_MISTAKES
 
     def scaled(self, share: float) -> Self:
         """Return the shape for a share of the films; of everything at least one is left."""
@@ -63,6 +68,10 @@ class FeedShape:
             late=part(self.late),
             removals=part(self.removals),
             broken=max(4, part(self.broken)),
+            repeated_ratings=part(self.repeated_ratings),
+            late_ratings=part(self.late_ratings),
+            erasures=part(self.erasures),
+            broken_behaviour=max(3, part(self.broken_behaviour)),
         )
 
 

@@ -5,7 +5,6 @@ for a run that is kept.
 """
 
 import asyncio
-import random
 import shutil
 import time
 from collections.abc import Iterable, Mapping
@@ -17,40 +16,42 @@ from pathlib import Path
 from deploy.demo import kept
 from deploy.demo.account import Account, reckon
 from deploy.demo.board import Board
+from deploy.demo.example_user import example_user
 from deploy.demo.films import KNOWLEDGE_FILE, read_season
 from deploy.demo.interrupts import Interrupts
 from deploy.demo.lane_processes import LaneProcess, wait_until_ready
-from deploy.demo.measured import measured
+from deploy.demo.measured import UsersSeen, measured
 from deploy.demo.monitor import Monitor
 from deploy.demo.plans import FeedShape
 from deploy.demo.replay import Replay
 from deploy.demo.schedule import Schedule, build_schedule
-from deploy.demo.spaces import SPACE, SpaceFit
+from deploy.demo.seen import Seen, open_reader, seeing
+from deploy.demo.spaces import RAW_SPACE, SpaceProcess, Step
 from deploy.demo.summary import Result
-from deploy.demo.watch import Watcher
+from deploy.demo.user_questions import UserQuestions
 from deploy.local.stack import LocalStack
 from streams import topic_admin
 from streams.lag import LagReader, lag_reader
 from streams.settings import EncodeSettings, KafkaSettings, RedisSettings, Settings
+from streams.spaces_admin import create
 from streams.topology import LANES
 from workers.live.live_vectors import LiveVectors
 
 PARTITIONS = 4
 
-FIT_FILMS = 600
-"""A sample, because a fit on all 1,502 takes a minute; it ranks new films nearly as well."""
-FIT_SEED = 2013
+USER_CALLS_A_DAY = 1
+"""Of the season, about all users together: each call costs the encoder as much as a film does."""
 
 _SERVER_DATA = ("kafka", "redis")
 
-_FIT_SECONDS = 180.0
+_SPACES_LOG = "spaces.log"
+_RAW_SPACE_SECONDS = 90.0
+_FIT_SECONDS = 120.0
 _READY_SECONDS = 90.0
 _LOAD_SECONDS = 240.0
 _SETTLE_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _RECKON_AGAIN_SECONDS = 1.0
-_READER_SECONDS = 5.0
-"""Longer than a ranker would wait: on a busy machine a late answer beats none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ class Options:
 class DemoRun:
     """A run; `board` tells what it is doing. `run` may be called once.
 
+    After a run that is kept, `example_user` is one worth looking at.
+
     It raises ServerFailedError (something did not start, or ended by itself; with its log),
     Transient and ConfigurationError as the parts do, and Interrupted.
     """
@@ -77,10 +80,10 @@ class DemoRun:
         whole = read_season()
         season = whole if options.films is None else whole.smaller(options.films)
         shape = FeedShape().scaled(len(season.films) / len(whole.films))
-        self._season = season
         self._schedule = build_schedule(season, seed=options.seed, shape=shape)
         self.titles = {film.item_id: film.title for film in season.films}
         self.board = Board(self.titles)
+        self.example_user = ""
         self._lanes: dict[str, LaneProcess] = {}
 
     @property
@@ -102,50 +105,55 @@ class DemoRun:
     def _run(self, running: ExitStack) -> Result:
         root, schedule, board = _emptied(self._options.root), self._schedule, self.board
         with ExitStack() as measuring:
-            board.enter("Starting Kafka and Redis", "and fitting the space on the back catalogue")
-            with self._interrupts.shielded():
-                fit = measuring.enter_context(self._fit(root))
-            stack = LocalStack(root, detached=self._options.keep)
-            running.callback(stack.stop)
-            stack.start()
-            settings = self._settings(stack)
-            topic_admin.apply(settings.kafka)
-            board.enter("Fitting the space", f"on {FIT_FILMS} films of the back catalogue")
-            fit.wait(timeout_seconds=_FIT_SECONDS)
-            asyncio.run(_create_space(settings))
-            board.enter("Starting the lanes")
-            self._start_lanes(running, root, stack)
-            url = stack.state.redis_url
-            reader = measuring.enter_context(LiveVectors(url, timeout_seconds=_READER_SECONDS))
-            watcher = measuring.enter_context(Watcher(reader, board.saw))
-            measuring.enter_context(Monitor(board, self._lanes, watcher))
+            stack, settings = self._start_servers(running, root)
+            variables = _variables(root, stack)
+            self._start_lanes(running, root, variables)
+            seen = measuring.enter_context(seeing(stack.state.redis_url, board.saw))
+            measuring.enter_context(Monitor(board, self._lanes, seen.films, seen.users))
             wait_until_ready(
                 self._lanes,
                 timeout_seconds=_READY_SECONDS,
                 on_wait=lambda waiting: board.say("waiting for " + ", ".join(waiting)),
             )
+            asked = UserQuestions.of(schedule)
             replay = measuring.enter_context(
                 Replay(
                     settings.kafka.bootstrap_servers,
-                    watcher,
+                    seen.films,
+                    seen.users,
+                    asked,
                     on_sent=board.sent,
-                    check=lambda: self._check(watcher),
+                    check=lambda: self._check(seen),
                 )
             )
             lag = measuring.enter_context(lag_reader(settings.kafka))
             board.enter("Loading the back catalogue", to_send=len(schedule.back_catalogue))
             replay.load(schedule.back_catalogue)
-            self._await_quiet(watcher, lag, _LOAD_SECONDS)
+            self._await_quiet(seen, lag, _LOAD_SECONDS)
+            board.enter("Fitting the space")
+            self._fit_space(root, variables, seen)
+            # A reader would hold on to the raw space for up to half a minute; a new one does not.
+            reader = measuring.enter_context(open_reader(stack.state.redis_url))
+            seen.read_from(reader)
+            board.enter("Loading the ratings until then", to_send=len(schedule.history))
+            replay.load(schedule.history)
+            self._await_quiet(seen, lag, _LOAD_SECONDS)
             board.enter("Replaying the summer", to_send=len(schedule.summer))
-            replay.play(schedule.summer, speed=self._options.speed)
+            readings = replay.play(
+                schedule.summer, speed=self._options.speed, reader=reader, known=schedule.history
+            )
             board.enter("Waiting for the last vectors")
-            self._await_quiet(watcher, lag, _SETTLE_SECONDS)
+            self._await_quiet(seen, lag, _SETTLE_SECONDS)
             board.enter("Reckoning up")
-            account = self._reckon(watcher, reader, settings.kafka)
+            account = self._reckon(seen, reader, settings.kafka)
+            if self._options.keep:
+                with self._interrupts.shielded():
+                    self.example_user = asyncio.run(example_user(schedule, settings.redis))
             return measured(
                 schedule,
                 account,
-                watcher.sightings,
+                seen.films.sightings,
+                UsersSeen(asked, readings, seen.users.rankable_ms),
                 {name: lane.figures() for name, lane in self._lanes.items()},
                 reader,
                 spaces_dir=root / "spaces",
@@ -154,30 +162,39 @@ class DemoRun:
 
     # ---- the steps ---------------------------------------------------------------------------
 
-    def _fit(self, root: Path) -> SpaceFit:
-        new = self._schedule.released_ms
-        older = [film for film in self._season.films if film.item_id not in new]
-        # Encoding is what takes the time, and the encode lane does it again for every film.
-        sample = random.Random(FIT_SEED).sample(older, min(FIT_FILMS, len(older)))
-        return SpaceFit(sample, _encode_variables(root), folder=root)
+    def _start_servers(self, running: ExitStack, root: Path) -> tuple[LocalStack, Settings]:
+        """Return Kafka and Redis, with topics and the raw space."""
+        self.board.enter("Starting Kafka and Redis")
+        with ExitStack() as meanwhile:
+            with self._interrupts.shielded():
+                raw_space = meanwhile.enter_context(
+                    SpaceProcess(Step.RAW, _encode_variables(root), log_file=root / _SPACES_LOG)
+                )
+            stack = LocalStack(root, detached=self._options.keep)
+            running.callback(stack.stop)
+            stack.start()
+            settings = _settings(stack)
+            topic_admin.apply(settings.kafka)
+            self.board.say("making the raw space")
+            raw_space.wait(timeout_seconds=_RAW_SPACE_SECONDS)
+            with self._interrupts.shielded():
+                asyncio.run(create(settings, RAW_SPACE))
+        return stack, settings
 
-    def _settings(self, stack: LocalStack) -> Settings:
-        return Settings(
-            kafka=KafkaSettings(
-                bootstrap_servers=stack.kafka.bootstrap_servers, partitions=PARTITIONS
-            ),
-            redis=RedisSettings(url=stack.redis.url),
-            encode=EncodeSettings(spaces_dir=stack.root / "spaces"),
-        )
+    def _fit_space(self, root: Path, variables: Mapping[str, str], seen: Seen) -> None:
+        with ExitStack() as fitting:
+            with self._interrupts.shielded():
+                process = fitting.enter_context(
+                    SpaceProcess(Step.FITTED, variables, log_file=root / _SPACES_LOG)
+                )
+            process.wait(
+                timeout_seconds=_FIT_SECONDS,
+                check=lambda: self._check(seen),
+                say=self.board.say,
+            )
 
-    def _start_lanes(self, running: ExitStack, root: Path, stack: LocalStack) -> None:
-        variables = {
-            **stack.environment,
-            **_encode_variables(root),
-            "FRESHET_KAFKA__PARTITIONS": str(PARTITIONS),
-            "FRESHET_KNOWLEDGE__WRITER": "recorded",
-            "FRESHET_KNOWLEDGE__RECORDED_FILE": str(KNOWLEDGE_FILE),
-        }
+    def _start_lanes(self, running: ExitStack, root: Path, variables: Mapping[str, str]) -> None:
+        self.board.enter("Starting the lanes")
         logs = root / "logs"
         logs.mkdir(exist_ok=True)
         keep = self._options.keep
@@ -196,46 +213,47 @@ class DemoRun:
         with ThreadPoolExecutor(max(1, len(self._lanes))) as stopping:
             list(stopping.map(LaneProcess.stop, self._lanes.values()))
 
-    def _check(self, watcher: Watcher) -> None:
-        watcher.check()
+    def _check(self, seen: Seen) -> None:
+        seen.check()
         for lane in self._lanes.values():
             lane.check()
 
-    def _await_quiet(self, watcher: Watcher, lag: LagReader, timeout_seconds: float) -> None:
+    def _await_quiet(self, seen: Seen, lag: LagReader, timeout_seconds: float) -> None:
         """Return when all that is expected was seen and every lane has settled everything.
 
         Or when the time is up: the reckoning tells what is missing then.
         """
         deadline = time.monotonic() + timeout_seconds
-        while watcher.pending or any(lane.records for lane in lag.read(tuple(LANES)).by_lane()):
+        while seen.pending or any(lane.records for lane in lag.read(tuple(LANES)).by_lane()):
             if time.monotonic() > deadline:
                 return
-            self._check(watcher)
+            self._check(seen)
             time.sleep(_POLL_SECONDS)
 
-    def _reckon(self, watcher: Watcher, reader: LiveVectors, kafka: KafkaSettings) -> Account:
+    def _reckon(self, seen: Seen, reader: LiveVectors, kafka: KafkaSettings) -> Account:
         deadline = time.monotonic() + _SETTLE_SECONDS
         while True:
-            self._check(watcher)
-            account = reckon(self._schedule, watcher, reader, kafka)
+            self._check(seen)
+            account = reckon(self._schedule, seen.films, reader, kafka)
             if not account.unaccounted or time.monotonic() > deadline:
                 return account
             self.board.say(account.unaccounted[0])
             time.sleep(_RECKON_AGAIN_SECONDS)
 
 
-async def _create_space(settings: Settings) -> None:
-    from streams.spaces_admin import create
-
-    await create(settings, SPACE)
+def _settings(stack: LocalStack) -> Settings:
+    return Settings(
+        kafka=KafkaSettings(bootstrap_servers=stack.kafka.bootstrap_servers, partitions=PARTITIONS),
+        redis=RedisSettings(url=stack.redis.url),
+        encode=EncodeSettings(spaces_dir=stack.root / "spaces"),
+    )
 
 
 def _emptied(root: Path) -> Path:
     """Return the folder without what an earlier run left in it; only what a run makes goes."""
     root = root.absolute()
     _delete(root, (*_SERVER_DATA, "spaces", "logs"))
-    for name in ("fit.log", "catalog.jsonl", "knowledge.jsonl"):
-        (root / name).unlink(missing_ok=True)
+    (root / _SPACES_LOG).unlink(missing_ok=True)
     root.mkdir(parents=True, exist_ok=True)
     return root
 
@@ -243,6 +261,21 @@ def _emptied(root: Path) -> Path:
 def _delete(root: Path, folders: Iterable[str]) -> None:
     for name in folders:
         shutil.rmtree(root / name, ignore_errors=True)
+
+
+def _variables(root: Path, stack: LocalStack) -> Mapping[str, str]:
+    return {
+        **stack.environment,
+        **_encode_variables(root),
+        "FRESHET_KAFKA__PARTITIONS": str(PARTITIONS),
+        "FRESHET_KNOWLEDGE__WRITER": "recorded",
+        "FRESHET_KNOWLEDGE__RECORDED_FILE": str(KNOWLEDGE_FILE),
+        # A recording says the same again, and a retry that waits would keep the lag above 0.
+        "FRESHET_KNOWLEDGE__REJECTED_RETRY_ATTEMPTS": "0",
+        # No space of the demo needs it; so that `freshet explain` has something to tell of users.
+        "FRESHET_BEHAVIOUR__KNOWLEDGE": "on",
+        "FRESHET_BEHAVIOUR__GATE_CALLS_PER_DAY": str(USER_CALLS_A_DAY),
+    }
 
 
 def _encode_variables(root: Path) -> Mapping[str, str]:

@@ -1,17 +1,20 @@
 """The feed of the demo: which event is sent when, from films, ratings and a seed. Pure.
 
-First the back catalogue, then the summer in event time: new releases one hour before their first
-rating, and whatever else happens to films (plans.py). Versions grow per film by one with every
-event, in the order of the feed.
+First the back catalogue and the ratings until then, then the summer in event time: new releases one
+hour before their first rating, whatever else happens to films (plans.py), and what users do
+(user_plans.py). Versions grow per film by one with every event, in the order of the feed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from typing import TypeAlias
 
 from deploy.demo.broken import BrokenRecord, broken_records
+from deploy.demo.broken_behaviour import broken_behaviour
 from deploy.demo.films import SUMMER_STARTS_MS, Film, Rating, Season
 from deploy.demo.plans import HOUR_MS, FeedShape, Kind, Plan, draw_plans
+from deploy.demo.user_plans import UserEvent, draw_user_feed
 from schemas.fingerprints import Json
 
 
@@ -31,21 +34,28 @@ class FeedEvent:
     is_news: bool
 
 
+SummerRecord: TypeAlias = FeedEvent | UserEvent | BrokenRecord
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The whole feed in order, and what it is about."""
+    """The whole feed in order, and what it is about; `history` holds the ratings before it.
+
+    `released_ms` tells when each new film was announced, `removed` names films, `erased` users.
+    """
 
     back_catalogue: tuple[FeedEvent, ...]
-    summer: tuple[FeedEvent | BrokenRecord, ...]
+    history: tuple[UserEvent, ...]
+    summer: tuple[SummerRecord, ...]
     released_ms: Mapping[str, int]
-    """When each new film was announced."""
     removed: frozenset[str]
+    erased: frozenset[str]
     ratings: tuple[Rating, ...]
 
     @property
     def events(self) -> int:
-        """How many records are sent."""
-        return len(self.back_catalogue) + len(self.summer)
+        """How many events are sent."""
+        return len(self.back_catalogue) + len(self.history) + len(self.summer)
 
     @property
     def newest_release(self) -> str:
@@ -77,11 +87,20 @@ def build_schedule(season: Season, *, seed: int, shape: FeedShape) -> Schedule:
         [film.item_id for film in rng.sample(season.films, min(len(season.films), shape.broken))],
         [rng.randrange(SUMMER_STARTS_MS, ends_ms) for _ in range(shape.broken)],
     )
-    summer: list[FeedEvent | BrokenRecord] = [*feed.events(in_order), *broken]
+    # Drawn apart: how many films are corrected says nothing about what users do.
+    rng = Random(seed + 1)
+    users = draw_user_feed(season.ratings, rng, shape)
+    broken += broken_behaviour(
+        [rating.user_id for rating in rng.choices(season.ratings, k=shape.broken_behaviour)],
+        [rng.randrange(SUMMER_STARTS_MS, ends_ms) for _ in range(shape.broken_behaviour)],
+    )
+    summer: list[SummerRecord] = [*feed.events(in_order), *users.summer, *broken]
     return Schedule(
         back_catalogue=tuple(back_catalogue),
+        history=users.history,
         summer=tuple(sorted(summer, key=lambda record: record.at_ms)),
         released_ms=released,
+        erased=users.erased,
         removed=frozenset(plan.item_id for plan in drawn.plans if plan.kind is Kind.REMOVAL),
         ratings=season.ratings,
     )

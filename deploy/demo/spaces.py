@@ -1,20 +1,23 @@
-"""The spaces of the demo: fitted on the back catalogue alone, then registered as the active ones.
+"""The spaces of the demo: the raw one first, and one fitted on what the lanes made of the films.
 
-Fitting runs in a process of its own, as an operator would run it: it takes torch and a while, and
-Kafka can start meanwhile.
+Lanes can take in the back catalogue with the raw space alone; a space fitted on their parts needs
+no second encoding, so all films have a say in it. Each step runs in a process of its own, as an
+operator would run it: `python -m deploy.demo.spaces STEP`.
 """
 
+import asyncio
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from deploy.demo.films import Film, recorded_answers, write_jsonl
 from deploy.local.server_process import ServerFailedError
+from streams.settings import Settings
 
 RAW_SPACE = "minilm-parts"
 SPACE = "parts-pca"
@@ -23,25 +26,27 @@ _POLL_SECONDS = 0.1
 _LOG_TAIL_BYTES = 4_000
 
 
-class SpaceFit:
-    """`freshet spaces fit` on some films and their recorded knowledge, as a context manager.
+class Step(StrEnum):
+    """What there is to do about spaces."""
+
+    RAW = "raw"  # make the raw space; needs the encoder and no Kafka
+    FITTED = "fitted"  # fit a space on all that is live, fill it, and let rankers read it
+
+
+class SpaceProcess:
+    """One step, as a context manager. Starts on construction.
 
     Args:
-        films: what the space is fitted on.
+        step: what it does.
         settings: FRESHET_ variables, the spaces directory among them.
-        folder: holds the files it reads and its log.
+        log_file: holds what it prints: a line for everything it begins.
     """
 
-    def __init__(self, films: list[Film], settings: Mapping[str, str], *, folder: Path) -> None:
-        catalog, knowledge = folder / "catalog.jsonl", folder / "knowledge.jsonl"
-        write_jsonl(catalog, ({"item_id": film.item_id, **film.fields} for film in films))
-        answers = recorded_answers(frozenset(film.item_id for film in films))
-        knowledge.write_bytes(b"".join(line + b"\n" for line in answers))
-        self._log_file = folder / "fit.log"
-        arguments = ["fit", SPACE, "--catalog", str(catalog), "--knowledge", str(knowledge)]
-        with self._log_file.open("ab") as log:
+    def __init__(self, step: Step, settings: Mapping[str, str], *, log_file: Path) -> None:
+        self._log_file = log_file
+        with log_file.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "streams.cli.main", "spaces", *arguments],
+                [sys.executable, "-m", "deploy.demo.spaces", step],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -49,11 +54,23 @@ class SpaceFit:
                 start_new_session=True,  # Ctrl-C is for us
             )
 
-    def wait(self, *, timeout_seconds: float, check: Callable[[], None] = lambda: None) -> None:
-        """Return when the space is there; raises ServerFailedError with the end of its log."""
+    def wait(
+        self,
+        *,
+        timeout_seconds: float,
+        check: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Return when it is done; raises ServerFailedError with the end of its log.
+
+        `check` is called now and then and may raise; `say` gets what the process does now.
+        """
         deadline = time.monotonic() + timeout_seconds
         while self._process.poll() is None:
             check()
+            lines = self._printed().splitlines()
+            if lines:
+                say(lines[-1])
             if time.monotonic() > deadline:
                 raise self._failed(f"took longer than {timeout_seconds:g} s")
             time.sleep(_POLL_SECONDS)
@@ -73,6 +90,48 @@ class SpaceFit:
             self._process.kill()
         self._process.wait()
 
+    def _printed(self) -> str:
+        return self._log_file.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
+
     def _failed(self, fact: str) -> ServerFailedError:
-        tail = self._log_file.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
-        return ServerFailedError(f"fitting the space {fact}; end of {self._log_file}:\n{tail}")
+        return ServerFailedError(
+            f"making the spaces {fact}; end of {self._log_file}:\n{self._printed()}"
+        )
+
+
+async def _take_over(settings: Settings) -> None:
+    """Do what these commands do, in order, without waiting for an interpreter each time.
+
+    freshet spaces fit parts-pca --catalog topic --knowledge topic
+    freshet spaces create parts-pca --active
+    freshet rebuild
+    freshet spaces activate parts-pca
+    """
+    # Not above: making the raw space needs none of them.
+    from streams.rebuild import rebuild_command
+    from streams.spaces_admin import activate, create, fit
+
+    print("on all films that are live", flush=True)
+    await fit(settings, name=SPACE, catalog="topic", knowledge="topic")
+    print("filling it", flush=True)
+    await create(settings, SPACE, active=True)
+    await rebuild_command(settings)
+    await activate(settings, SPACE)
+
+
+def _main(step: Step) -> None:
+    settings = Settings.load()
+    match step:
+        case Step.RAW:
+            from streams.raw_space import make_raw_space
+
+            make_raw_space(settings)
+        case Step.FITTED:
+            from streams.logs import configure
+
+            configure("warning", "console")
+            asyncio.run(_take_over(settings))
+
+
+if __name__ == "__main__":
+    _main(Step(sys.argv[1]))

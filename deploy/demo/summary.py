@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -12,9 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.demo.board import LlmCounts
+from deploy.demo.user_figures import UserFigures
 from workers.evaluation.cold_start import ColdStartFigures
 
 PERCENTILES = (50, 95, 99)
+
+_ASKED = "asked_"
+"""How the gate's reasons to ask begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +26,9 @@ class Result:
     """What a run of the demo measured. Freshness is in ms by stage, of single events.
 
     `load_seconds` is how long the back catalogue took by stage: many events at once, so that is
-    throughput. `sent` counts the feed by kind, `items_outcomes` what the items lane said of it.
-    `unaccounted` names what was sent and neither took effect nor became a dead letter.
+    throughput. `sent` counts the feed by kind, `items_outcomes` what the items lane said of it,
+    `preferences` what the gate of users' knowledge decided, by reason. `unaccounted` names what was
+    sent and neither took effect nor became a dead letter.
     """
 
     seconds: float
@@ -34,9 +39,11 @@ class Result:
     dead_letters: Mapping[str, int]
     lag: Mapping[str, int]
     cold_start: Mapping[str, ColdStartFigures]
+    users: UserFigures
     load_seconds: Mapping[str, float]
     sent: Mapping[str, int]
     items_outcomes: Mapping[str, int]
+    preferences: Mapping[str, int] = field(default_factory=dict)
     gone_ms: Sequence[float] = ()
     unaccounted: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -68,6 +75,27 @@ class Result:
                 }
                 for regime, figures in self.cold_start.items()
             },
+            "users": {
+                "new": self.users.new,
+                "rankable_ms": percentiles(self.users.rankable_ms),
+                "hr100_after": {
+                    str(known): {"n": rate.n, "hr100": _rounded(rate.hr100)}
+                    for known, rate in self.users.hr100_after.items()
+                },
+                "read": self.users.read,
+                "stale": self.users.stale,
+                "knowledge": {
+                    "asked": sum(self.asked.values()),
+                    "reasons": dict(sorted(self.preferences.items())),
+                },
+            },
+        }
+
+    @property
+    def asked(self) -> dict[str, int]:
+        """Return the calls about users that the gate let through, by reason."""
+        return {
+            reason: count for reason, count in self.preferences.items() if reason.startswith(_ASKED)
         }
 
 
@@ -87,13 +115,14 @@ def tables(result: Result) -> RenderableType:
         _feed_table(result),
         _freshness_table(result),
         _cold_start_table(result),
+        _users_table(result),
         *(Text(f"  {note}") for note in result.notes),
         *(Text(f"  not accounted for: {line}") for line in result.unaccounted),
     )
 
 
 def _feed_table(result: Result) -> Table:
-    table = _table(f"{result.events:,} records in {result.seconds:.0f} s", "", "")
+    table = _table(f"{result.events:,} events in {result.seconds:.0f} s", "", "")
     table.add_row("sent", _counts(result.sent))
     table.add_row("what the items lane made of them", _counts(result.items_outcomes))
     table.add_row("live films by stage", _counts(result.items_live))
@@ -151,6 +180,35 @@ def _cold_start_table(result: Result) -> Table:
             _shown(figures.percentile, ".3f"),
             _shown(figures.audience_auc, ".3f"),
         )
+    return table
+
+
+def _users_table(result: Result) -> Table:
+    users = result.users
+    rankable = percentiles(users.rankable_ms)
+    table = _table(f"Users: {users.new:,} had their first event in the summer", "", "")
+    table.add_row(
+        "first event accepted to rankable, in ms",
+        ", ".join(f"{name} {_shown(value, ',.1f')}" for name, value in rankable.items()),
+    )
+    for known, rate in users.hr100_after.items():
+        events = "1 event" if known == 1 else f"{known} events"
+        table.add_row(
+            f"next liked film in first 100, after {events}",
+            f"{_shown(rate.hr100, '.3f')} of {rate.n:,} users",
+        )
+    table.add_row(
+        "vectors read just before a rating",
+        f"{users.read:,}, {users.stale:,} of them lacked an event of their user; "
+        f"{users.waited:,} ratings waited for it, {users.longest_wait_ms:,.0f} ms at most",
+    )
+    asked = result.asked
+    table.add_row(
+        "was a language model asked about them",
+        f"{sum(asked.values()):,} times: {_counts(asked)}",
+    )
+    declined = {name: n for name, n in result.preferences.items() if name not in asked}
+    table.add_row("and why not", _counts(declined))
     return table
 
 

@@ -17,6 +17,7 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from deploy.demo.plans import Kind
 from deploy.demo.schedule import FeedEvent
 from schemas.entities import Stage
 from schemas.errors import FreshetError, Transient
@@ -37,13 +38,16 @@ _STOP_SECONDS = 5.0
 
 Vector = npt.NDArray[np.floating]
 
+_NO_VECTOR: Vector = np.empty(0, np.float32)
+
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """The first time that an event was seen to have an effect.
 
     `stage` is what had become readable (CONTENT, INDIVIDUAL; NONE: the film is gone), `vector`
-    (dim,) the film's vector at that moment, `vector_stage` its own stage, which may be richer.
+    (dim,) the film's vector at that moment (of films loaded in bulk it is empty: nobody looks at
+    it), `vector_stage` its own stage, which may be richer.
     """
 
     event: FeedEvent
@@ -97,6 +101,10 @@ class Watcher:
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
 
+    def read_from(self, reader: Reader) -> None:
+        """Read through another reader from now on."""
+        self._reader = reader
+
     def expect(self, event: FeedEvent, acknowledged_at_ms: float) -> None:
         """Look out for an event that Kafka accepted at a wall-clock time. Any thread may call."""
         missing = {Stage.NONE} if event.fields is None else {Stage.CONTENT, Stage.INDIVIDUAL}
@@ -117,6 +125,10 @@ class Watcher:
         """Return how many films are readable at each stage, as far as seen."""
         counts = Counter(list(self._stages.values()))
         return {stage.name.lower(): counts[stage] for stage in Stage if stage is not Stage.NONE}
+
+    def is_live(self, item_id: str) -> bool:
+        """Return whether a film was readable when it was looked for last. Any thread may call."""
+        return self._stages.get(f"item:{item_id}", Stage.NONE) is not Stage.NONE
 
     def unseen(self) -> list[str]:
         """Return what is still expected, one line each."""
@@ -187,6 +199,7 @@ class Watcher:
             self._stages[key] = Stage(int(vectors.stages[row]))
 
     def _judge(self, expected: _Expected, vectors: Vectors, row: int, now_ms: float) -> None:
+        is_bulk = expected.event.kind is Kind.CATALOG
         for stage in sorted(expected.missing & _reached(expected.event, vectors, row)):
             expected.missing.discard(stage)
             sighting = Sighting(
@@ -194,7 +207,7 @@ class Watcher:
                 stage=stage,
                 freshness_ms=max(0.0, now_ms - expected.acknowledged_at_ms),
                 seen_at_ms=now_ms,
-                vector=vectors.values[row].copy(),
+                vector=_NO_VECTOR if is_bulk else vectors.values[row].copy(),
                 vector_stage=Stage(int(vectors.stages[row])),
             )
             self._sightings.append(sighting)

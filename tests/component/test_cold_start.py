@@ -8,7 +8,9 @@ from workers.evaluation.cold_start import (
     RatingTable,
     RegimeVectors,
     Rules,
+    UserVectors,
     cold_start,
+    questions,
 )
 
 RULES = Rules(liked_from=7, min_likes=1, min_fans=1)
@@ -196,6 +198,48 @@ def test_every_regime_answers_the_same_queries():
     )
 
     assert [(one.n, one.missed) for one in got.values()] == [(1, 1.0), (1, 0.0)]
+
+
+def test_a_regime_may_bring_the_users_that_were_read():
+    ratings = table(
+        ("u", "old", 8, 10), ("u", "new", 9, 20), ("v", "old", 8, 10), ("v", "new", 9, 30)
+    )
+    vectors = regime(*OLD, ("new", (0, 1), 0))
+    read = UserVectors({("u", "new"): np.array([0.0, 3.0])}, {})
+
+    got = cold_start(ratings, {"new"}, {"mean": vectors, "live": vectors}, RULES, {"live": read})
+
+    # By the mean old, near and far... are nearer; u as read is right at new, v was not read.
+    assert got["mean"].missed == 0.0
+    assert got["mean"].percentile == pytest.approx(0.25)
+    assert (got["live"].n, got["live"].missed, got["live"].hr20) == (2, 0.5, 0.5)
+
+
+def test_an_audience_may_be_told_from_the_users_that_were_read():
+    towards, away = np.array([1.0, 0.0]), np.array([-1.0, 0.0])
+    vectors = regime(*OLD, ("new", (1, 0), 0))
+    read = UserVectors(
+        {}, {"new": {"fan": towards, "other": away, "between": away, "dislikes": away}}
+    )
+    reversed_ = UserVectors({}, {"new": {"fan": away, "other": towards}})
+
+    def area(users: UserVectors) -> float | None:
+        return cold_start(AUDIENCE, {"new"}, {"live": vectors}, RULES, {"live": users})[
+            "live"
+        ].audience_auc
+
+    assert area(read) == 1.0
+    # Nothing was read of the other two: they count as neither near nor far.
+    assert area(reversed_) == 0.0
+
+
+def test_the_questions_are_those_that_are_answered():
+    asked = questions(AUDIENCE, {"new"}, RULES)
+
+    assert asked.queries == {("fan", "new")}
+    assert {item: sorted(users) for item, users in asked.audiences.items()} == {
+        "new": ["between", "dislikes", "fan", "other"]
+    }
 
 
 def test_ids_may_be_numbers():

@@ -1,7 +1,7 @@
 """What the demo makes of what it saw: figures, tables, the JSON object, and its display."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 
 from deploy.demo import kept
 from deploy.demo.board import Board, LlmCounts, llm_counts
-from deploy.demo.cold_start import content_as_seen, figures, next_nightly_ms
+from deploy.demo.cold_start import content_as_seen, figures, film_vectors, next_nightly_ms
 from deploy.demo.display import line, page
 from deploy.demo.films import SUMMER_STARTS_MS, Rating
 from deploy.demo.interrupts import Interrupted, Interrupts
@@ -19,11 +19,13 @@ from deploy.demo.lane_processes import LaneFigures, read_figures
 from deploy.demo.plans import DAY_MS, HOUR_MS, Kind
 from deploy.demo.schedule import FeedEvent, Schedule
 from deploy.demo.summary import Result, percentiles, tables
-from deploy.demo.watch import Sighting, Watcher
+from deploy.demo.user_figures import HitRate, UserFigures
+from deploy.demo.user_plans import Act, UserEvent
+from deploy.demo.watch import Sighting, Vector, Watcher
 from schemas.entities import Stage
 from streams.metrics import LaneMetrics
 from tests.stack import wait_until_blocking
-from workers.evaluation.cold_start import ColdStartFigures
+from workers.evaluation.cold_start import ColdStartFigures, UserVectors
 from workers.live.vectors import Vectors
 
 T0 = SUMMER_STARTS_MS
@@ -50,7 +52,18 @@ def a_sighting(
 
 
 def a_schedule(ratings: list[Rating], released_ms: dict[str, int]) -> Schedule:
-    return Schedule((), (), released_ms, frozenset(), tuple(ratings))
+    return Schedule((), (), (), released_ms, frozenset(), frozenset(), tuple(ratings))
+
+
+def figures_of(
+    schedule: Schedule,
+    seen: list[Sighting],
+    live: Mapping[str, Vector],
+    content: Mapping[str, Vector],
+    users: Mapping[tuple[str, str], Vector] | None = None,
+) -> dict[str, ColdStartFigures]:
+    films = film_vectors(schedule, seen, live, content)
+    return figures(schedule, films, UserVectors(users or {}, {}))
 
 
 def a_result(**changes: Any) -> Result:
@@ -64,11 +77,26 @@ def a_result(**changes: Any) -> Result:
         "dead_letters": {"not_json": 2},
         "lag": {"items": 0},
         "cold_start": {"nightly": figures_, "content": figures_, "live": figures_},
+        "users": UserFigures(
+            3, [5.0, 7.0], {1: HitRate(2, 0.5), 2: HitRate(0, None)}, 9, 1, 2, 8.0
+        ),
+        "preferences": {"asked_first": 2, "asked_drift": 1, "too_few_events": 4},
         "load_seconds": {"content": 1.5},
         "sent": {"catalog": 3},
         "items_outcomes": {"emitted": 3},
     }
     return Result(**{**facts, **changes})
+
+
+USERS = UserFigures(
+    new=3,
+    rankable_ms=[5.0, 7.0],
+    hr100_after={1: HitRate(2, 0.5), 2: HitRate(0, None)},
+    read=9,
+    stale=1,
+    waited=2,
+    longest_wait_ms=8.0,
+)
 
 
 class FakeReader:
@@ -152,17 +180,30 @@ def test_nightly_vectors_miss_the_ratings_before_the_night_and_live_ones_do_not(
     seen = [a_sighting(announced, Stage.CONTENT), a_sighting(announced, Stage.INDIVIDUAL)]
     live = {f"old{n}": np.array([1.0, n / 10]) for n in range(5)} | {"tt1": np.array([1.0, 0.2])}
 
-    found = figures(
+    found = figures_of(
         a_schedule([*likes, first], {"tt1": announced.at_ms}),
         seen,
         live,
         {"tt1": np.array([0.0, 1.0])},
+        {("u", "tt1"): np.array([1.0, 0.1])},
     )
 
     assert list(found) == ["nightly", "content", "live"]
     assert found["nightly"].missed == 1.0
     assert found["live"].missed == 0.0
     assert found["live"].n == 1
+
+
+def test_a_user_of_whom_nothing_was_read_is_missed_live_alone():
+    likes = [Rating(T0 - DAY_MS + n, "u", f"old{n}", 9) for n in range(5)]
+    rating = Rating(T0 + HOUR_MS, "u", "tt1", 9)
+    seen = [a_sighting(an_event(at_ms=T0), Stage.CONTENT)]
+    live = {f"old{n}": np.ones(2) for n in range(5)} | {"tt1": np.ones(2)}
+
+    found = figures_of(a_schedule([*likes, rating], {"tt1": T0}), seen, live, live)
+
+    assert found["live"].missed == 1.0
+    assert found["content"].missed == 0.0
 
 
 def test_freshness_is_not_multiplied_by_the_speed_up():
@@ -174,7 +215,8 @@ def test_freshness_is_not_multiplied_by_the_speed_up():
 
     def missed(freshness_ms: float) -> float | None:
         seen = [a_sighting(announced, Stage.INDIVIDUAL, freshness_ms=freshness_ms)]
-        return figures(schedule, seen, live, {})["live"].missed
+        users = {("u", "tt1"): np.ones(2)}
+        return figures_of(schedule, seen, live, {}, users)["live"].missed
 
     assert missed(HOUR_MS - 1) == 0.0
     assert missed(HOUR_MS + 1) == 1.0
@@ -211,6 +253,16 @@ def test_a_lane_s_figures_are_read_from_its_metrics_page():
     assert found.settled == 6
 
 
+def test_what_the_gate_of_users_decided_is_read_too():
+    page = (
+        "# TYPE freshet_preference_decisions counter\n"
+        'freshet_preference_decisions_total{lane="behaviour",why="asked_first"} 3\n'
+        'freshet_preference_decisions_total{lane="behaviour",why="too_soon"} 5\n'
+    )
+
+    assert read_figures("behaviour", page).preferences == {"asked_first": 3, "too_soon": 5}
+
+
 def test_calls_saved_are_those_of_a_consumer_that_answers_every_event_with_one():
     lanes = {
         "items": LaneFigures("items", {"confirmed": 10, "unchanged": 2, "superseded": 5}),
@@ -237,6 +289,7 @@ def test_the_json_object_has_exactly_the_documented_keys():
         "dead_letters",
         "lag",
         "cold_start",
+        "users",
     ]
     assert list(found["freshness_ms"]["content"]) == ["p50", "p95", "p99"]
     assert found["llm"] == {"calls": 5, "saved_fingerprint": 6, "saved_coalesced": 7}
@@ -248,6 +301,17 @@ def test_the_json_object_has_exactly_the_documented_keys():
         "hr100": 0.5,
         "percentile": 0.8,
         "audience_auc": None,
+    }
+    assert found["users"] == {
+        "new": 3,
+        "rankable_ms": {"p50": 6.0, "p95": 6.9, "p99": 7.0},
+        "hr100_after": {"1": {"n": 2, "hr100": 0.5}, "2": {"n": 0, "hr100": None}},
+        "read": 9,
+        "stale": 1,
+        "knowledge": {
+            "asked": 3,
+            "reasons": {"asked_drift": 1, "asked_first": 2, "too_few_events": 4},
+        },
     }
 
 
@@ -261,7 +325,10 @@ def shown(renderable: RenderableType, width: int = 120) -> str:
 def test_the_tables_tell_what_the_json_object_tells_and_what_is_missing():
     text = shown(tables(a_result(unaccounted=["tt7 [brackets] version 3"], notes=["a note"])))
 
-    assert "3,617 records in 100 s" in text
+    assert "3,617 events in 100 s" in text
+    assert "0.500 of 2 users" in text
+    assert "3 times: 2 asked_first, 1 asked_drift" in text
+    assert "4 too_few_events" in text
     assert "1,605 individual" in text
     assert "12.3%" in text
     assert "not accounted for: tt7 [brackets] version 3" in text
@@ -274,15 +341,28 @@ def test_the_display_shows_the_phase_the_counts_and_the_latest_news():
     board.sent(an_event(at_ms=T0 + DAY_MS))
     board.saw(a_sighting(an_event(), Stage.CONTENT, freshness_ms=12.0))
     items = LaneFigures("items", {"emitted": 7}, lag=3)
-    board.count({"content": 1, "individual": 2}, {"items": ("ready", items)})
+    board.sent(UserEvent(T0, T0, Act.RATING, "u", "tt1", 9))
+    board.count({"content": 1, "individual": 2}, {"items": ("ready", items)}, [40.0, 42.0])
 
     for text in (line(board.snapshot()), shown(page(board.snapshot()))):
         assert "Replaying the summer" in text
         assert "5 June 2013" in text
         assert "2 individual" in text
         assert "12 ms" in text
+        assert "2 new users" in text
+        assert "41 ms" in text
         assert "3" in text.partition("lag")[2]
     assert "Les Misérables [2012]: released, rankable after 12 ms" in shown(page(board.snapshot()))
+
+
+def test_an_event_that_was_held_back_does_not_turn_back_the_calendar():
+    board = Board({})
+    board.enter("Replaying the summer", to_send=2)
+
+    board.sent(an_event(at_ms=T0 + DAY_MS))
+    board.sent(an_event(at_ms=T0))
+
+    assert board.snapshot().season_ms == T0 + DAY_MS
 
 
 def test_loading_in_bulk_is_no_news_and_no_measure_of_freshness():

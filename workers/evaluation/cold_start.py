@@ -1,9 +1,10 @@
 """Cold-start replay: how well are new items ranked the moment a user picks them? Pure numpy.
 
 A *query* is a liked rating of a new item by a user with enough earlier likes. At that instant the
-user is the mean of the vectors of the items liked before (those that have one by then), and the
-item is ranked by cosine among the candidates: all items live in that regime at that instant but
-for those that the user had rated before. Nothing that happens later is looked at.
+user is the mean of the vectors of the items liked before (those that have one by then), or the
+vector that was read of the user then; and the item is ranked by cosine among the candidates: all
+items live in that regime at that instant but for those that the user had rated before. Nothing
+that happens later is looked at.
 
 - `missed`: share of queries where the item (or the whole history) has no vector yet.
 - `hr20`, `hr100`: share of all queries with the item among the first 20 or 100; a miss is no hit.
@@ -13,13 +14,12 @@ for those that the user had rated before. Nothing that happens later is looked a
   first rating, over the users with enough likes by then; fans are those who come to like it. Macro
   average over the items with enough fans; an item that never gets a vector tells nothing: .5.
 
-Ties count half everywhere, so equal vectors earn nothing. Of several ratings of an item by one user
-the first counts.
+Ties count half everywhere, so equal vectors earn nothing.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from types import MappingProxyType
 from typing import Self, TypeAlias
 
 import numpy as np
@@ -27,23 +27,31 @@ import numpy.typing as npt
 
 from workers.adaptors.adaptor import unit_rows
 from workers.evaluation.ranking import auc, mid_ranks
+from workers.evaluation.rating_replay import (
+    DEFAULT_RULES,
+    Ints,
+    Questions,
+    RatingReplay,
+    RatingTable,
+    Rules,
+    questions,
+)
 
-Ints: TypeAlias = npt.NDArray[np.int64]
+__all__ = [
+    "ColdStartFigures",
+    "Questions",
+    "RatingTable",
+    "RegimeVectors",
+    "Rules",
+    "UserVectors",
+    "cold_start",
+    "questions",
+]
+
 Floats: TypeAlias = npt.NDArray[np.float64]
-Bools: TypeAlias = npt.NDArray[np.bool_]
 
 _QUERIES_AT_ONCE = 512
 _NEVER = np.iinfo(np.int64).max
-
-
-@dataclass(frozen=True, slots=True)
-class RatingTable:
-    """Ratings as four arrays of one length: ids (any dtype), stars and event time in ms."""
-
-    user: npt.NDArray[np.generic]
-    item: npt.NDArray[np.generic]
-    rating: npt.NDArray[np.number]
-    at_ms: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,17 @@ class RegimeVectors:
     keys: Sequence[str]
     values: npt.NDArray[np.floating]
     available_at_ms: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class UserVectors:
+    """The answers: (d,) of the user of each query (user, item), and by item of each audience.
+
+    A user of whom nothing was read has no vector: a query is a miss, a fan is told from nobody.
+    """
+
+    of_queries: Mapping[tuple[str, str], npt.NDArray[np.floating]]
+    of_audiences: Mapping[str, Mapping[str, npt.NDArray[np.floating]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,123 +86,23 @@ class ColdStartFigures:
     audience_auc: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The numbers of the protocol; `leave_out_rated` keeps items rated before from competing."""
-
-    liked_from: float = 7.0
-    min_likes: int = 5
-    min_fans: int = 10
-    leave_out_rated: bool = True
-
-
 def cold_start(
     ratings: RatingTable,
     new_items: Collection[str],
     vectors: Mapping[str, RegimeVectors],
-    rules: Rules = Rules(),
+    rules: Rules = DEFAULT_RULES,
+    users: Mapping[str, UserVectors] = MappingProxyType({}),
 ) -> dict[str, ColdStartFigures]:
     """Return the figures of each regime; the same queries and audiences for all of them.
 
+    A regime in `users` takes its users from there, the others from the means of their histories.
     Raises ValueError on arrays that do not fit one another or on a repeated key.
     """
-    replay = _Replay.of(ratings, new_items, rules)
+    replay = RatingReplay.of(ratings, new_items, rules)
     return {
-        regime: _figures(replay, _Live.of(live, replay.items), rules)
+        regime: _figures(replay, _Live.of(live, replay.items), rules, users.get(regime))
         for regime, live in vectors.items()
     }
-
-
-@dataclass(frozen=True, slots=True)
-class _Audience:
-    """A new item at its first rating: the users known by then, and which come to like it."""
-
-    item: int
-    at_ms: int
-    users: Ints
-    fans: Bools
-
-
-@dataclass(frozen=True, slots=True)
-class _Replay:
-    """What does not depend on a regime: first ratings by time, users and items as numbers.
-
-    `starts` bounds the rows of each user in `by_user`, an order of the rows.
-    """
-
-    items: Mapping[str, int]
-    user: Ints
-    item: Ints
-    liked: Bools
-    at_ms: Ints
-    by_user: Ints
-    starts: Ints
-    queries: Ints  # rows
-    audiences: tuple[_Audience, ...]
-
-    @classmethod
-    def of(cls, ratings: RatingTable, new_items: Collection[str], rules: Rules) -> Self:
-        lengths = {len(ratings.user), len(ratings.item), len(ratings.rating), len(ratings.at_ms)}
-        if len(lengths) != 1:
-            raise ValueError(f"columns of {sorted(lengths)} rows")
-        _, user = np.unique(ratings.user, return_inverse=True)
-        names, item = np.unique(ratings.item.astype(str), return_inverse=True)
-        order = np.argsort(ratings.at_ms, kind="stable")
-        pairs = user.astype(np.int64)[order] * max(len(names), 1) + item[order]
-        order = order[np.sort(np.unique(pairs, return_index=True)[1])]
-        user, item = user[order].astype(np.int64), item[order].astype(np.int64)
-        at_ms = ratings.at_ms[order].astype(np.int64)
-        liked = ratings.rating[order] >= rules.liked_from
-        by_user = np.argsort(user, kind="stable")
-        starts = np.searchsorted(user[by_user], np.arange(user.max(initial=-1) + 2))
-        is_new = np.isin(names, list(new_items))
-        likes_before = _likes_before(user, liked, at_ms, by_user, starts)
-        queries = np.flatnonzero(is_new[item] & liked & (likes_before >= rules.min_likes))
-        return cls(
-            items={str(name): index for index, name in enumerate(names)},
-            user=user,
-            item=item,
-            liked=liked,
-            at_ms=at_ms,
-            by_user=by_user,
-            starts=starts,
-            queries=queries,
-            audiences=_audiences(user, item, liked, at_ms, np.flatnonzero(is_new), rules),
-        )
-
-    @property
-    def users(self) -> int:
-        return len(self.starts) - 1
-
-    def rows_of(self, user: int) -> Ints:
-        return self.by_user[self.starts[user] : self.starts[user + 1]]
-
-
-def _likes_before(user: Ints, liked: Bools, at_ms: Ints, by_user: Ints, starts: Ints) -> Ints:
-    """Return (rows,) how many likes the row's user had strictly before its time."""
-    counts = np.zeros(len(user), np.int64)
-    for start, end in pairwise(starts):
-        rows = by_user[start:end]
-        times = at_ms[rows]
-        counts[rows] = np.searchsorted(times[liked[rows]], times, side="left")
-    return counts
-
-
-def _audiences(
-    user: Ints, item: Ints, liked: Bools, at_ms: Ints, new: Ints, rules: Rules
-) -> tuple[_Audience, ...]:
-    found = []
-    for one in new:
-        rows = np.flatnonzero(item == one)
-        if not len(rows):
-            continue
-        born = int(at_ms[rows[0]])
-        before = liked & (at_ms < born)
-        known = np.flatnonzero(np.bincount(user[before]) >= rules.min_likes)
-        fans = np.isin(known, user[rows[liked[rows]]])
-        if fans.sum() >= rules.min_fans and not fans.all():
-            found.append(_Audience(int(one), born, known, fans))
-    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +135,10 @@ class _Live:
         return cls(values, unit_rows(values), available)
 
 
-def _figures(replay: _Replay, live: _Live, rules: Rules) -> ColdStartFigures:
-    users, scores = _histories(replay, live)
+def _figures(
+    replay: RatingReplay, live: _Live, rules: Rules, read: UserVectors | None
+) -> ColdStartFigures:
+    users, scores = _histories(replay, live) if read is None else _as_read(replay, live, read)
     ranks, candidates = _ranks(replay, live, users, rules)
     n = len(ranks)
     found = np.isfinite(ranks)
@@ -236,7 +157,7 @@ def _figures(replay: _Replay, live: _Live, rules: Rules) -> ColdStartFigures:
     )
 
 
-def _histories(replay: _Replay, live: _Live) -> tuple[npt.NDArray[np.float32], Floats]:
+def _histories(replay: RatingReplay, live: _Live) -> tuple[npt.NDArray[np.float32], Floats]:
     """Return the user's direction at each query (q, d), and each audience's scores (items, users).
 
     Sums instead of means: cosine does not tell them apart. A like counts from the later of the
@@ -265,8 +186,28 @@ def _histories(replay: _Replay, live: _Live) -> tuple[npt.NDArray[np.float32], F
     return unit_rows(directions), scores
 
 
+def _as_read(
+    replay: RatingReplay, live: _Live, read: UserVectors
+) -> tuple[npt.NDArray[np.float32], Floats]:
+    """Return the same as `_histories`, of the vectors that were read."""
+    items = list(replay.items)
+    directions = np.zeros((len(replay.queries), live.values.shape[1]), np.float32)
+    for place, row in enumerate(replay.queries):
+        query = (replay.names[replay.user[row]], items[replay.item[row]])
+        if query in read.of_queries:
+            directions[place] = read.of_queries[query]
+    scores = np.zeros((len(replay.audiences), replay.users))
+    for place, audience in enumerate(replay.audiences):
+        vectors = read.of_audiences.get(items[audience.item], {})
+        known = [user for user in audience.users if replay.names[user] in vectors]
+        if known:
+            found = np.array([vectors[replay.names[user]] for user in known], np.float32)
+            scores[place, known] = unit_rows(found) @ live.unit[audience.item]
+    return unit_rows(directions), scores
+
+
 def _ranks(
-    replay: _Replay, live: _Live, directions: npt.NDArray[np.float32], rules: Rules
+    replay: RatingReplay, live: _Live, directions: npt.NDArray[np.float32], rules: Rules
 ) -> tuple[Floats, Floats]:
     """Return (q,) ranks from 1, infinite for a miss, and (q,) how many candidates there were."""
     ranks = np.full(len(directions), np.inf)
