@@ -1,8 +1,9 @@
 """Measures Freshet against hand-written loops on a Kafka and a Redis of its own.
 
 Prints a table and, as its last line, one JSON object with the keys plumbing, encode, freshness,
-read, store and memory (null for a section that did not run). Progress goes to standard error; the
-exit code is 1 when a section failed. A target missed is no failure: it depends on the machine.
+behaviour, read, store and memory (null for a section that did not run). Progress goes to standard
+error; the exit code is 1 when a section failed. A target missed is no failure: it depends on the
+machine.
 
 Example: python -m tests.bench --only plumbing,read --quick
 """

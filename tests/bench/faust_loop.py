@@ -4,6 +4,8 @@ No engine and no fast path. It decodes with the same functions, and runs with th
 the lanes.
 """
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -22,6 +24,7 @@ def build(config: LoopConfig, decoder: ItemsLane, answer: Any) -> faust.App:
         config.group,
         broker=f"kafka://{config.bootstrap_servers}",
         store="memory://",
+        datadir=Path(tempfile.gettempdir(), "freshet"),
         autodiscover=False,
         web_enabled=False,
         worker_redirect_stdouts=False,

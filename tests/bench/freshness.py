@@ -5,28 +5,23 @@ hops, encoder and compare-and-set without anything around them.
 """
 
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import islice
 
 from deploy.local.server_process import ServerProcess
-from streams.producers import CatalogProducer, Delivery
+from streams.producers import CatalogProducer
+from tests.bench.arrival_watch import ArrivalWatch
 from tests.bench.films import catalogue
 from tests.bench.live_deployment import LiveDeployment, live_deployment
 from tests.bench.pairs import Bound, alternately, percentile, ratio
 from tests.bench.report import Section
-from tests.bench.workbench import BenchFailedError, Workbench, environment
+from tests.bench.workbench import Workbench, environment
 from workers.live.live_vectors import LiveVectors
 
 EVENTS_PER_SECOND = 20
 TARGET = 1.5
 
-_POLL_SECONDS = 0.001
-_MOST_ASKED = 16
-_PATIENCE_SECONDS = 60.0
 _READY_SECONDS = 120.0
 
 
@@ -81,56 +76,23 @@ def _bare_path(bench: Workbench, floor: LiveDeployment) -> Iterator[None]:
         process.terminate(timeout_seconds=10)
 
 
-@dataclass(slots=True)
-class _Watch:
-    """When events were acknowledged (noted by the producer's thread) until they can be read."""
-
-    waiting: dict[str, float] = field(default_factory=dict)
-    milliseconds: list[float] = field(default_factory=list)
-
-    def acknowledge(self, delivery: Delivery) -> None:
-        self.waiting[f"item:{delivery.event.item_id}"] = time.perf_counter()
-
-    def look(self, live: LiveVectors) -> None:
-        # The oldest alone: where a backlog grows, looking for all of it would slow it down further.
-        asked = list(islice(tuple(self.waiting), _MOST_ASKED))
-        if not asked:
-            return
-        with live.pin() as view:
-            got = view.get(asked)
-        now = time.perf_counter()
-        for key, there in zip(asked, got.found, strict=True):
-            if there:
-                self.milliseconds.append((now - self.waiting.pop(key)) * 1000)
-
-
 def _send_and_watch(deployment: LiveDeployment, prefix: str, count: int) -> list[float]:
     """Return ms from acknowledgement to a readable vector, for `count` new items."""
-    settings, watch = deployment.settings, _Watch()
-    with (
-        LiveVectors(
-            settings.redis.url.get_secret_value(), key_prefix=settings.redis.key_prefix
-        ) as live,
-        CatalogProducer(
+    settings = deployment.settings
+    with LiveVectors(
+        settings.redis.url.get_secret_value(), key_prefix=settings.redis.key_prefix
+    ) as live:
+        watch = ArrivalWatch(live)
+        items = catalogue(count, prefix=prefix)
+        with CatalogProducer(
             settings.kafka.bootstrap_servers,
             topic_prefix=settings.kafka.topic_prefix,
             linger_ms=0,
-            on_delivery=watch.acknowledge,
-        ) as producer,
-    ):
-        items = catalogue(count, prefix=prefix)
-        started = time.perf_counter()
-        sent = 0
-        while len(watch.milliseconds) < count:
-            now = time.perf_counter()
-            if sent < count and now >= started + sent / EVENTS_PER_SECOND:
+            on_delivery=lambda done: watch.acknowledged(f"item:{done.event.item_id}"),
+        ) as producer:
+
+            def send() -> None:
                 item_id, fields = next(items)
                 producer.upsert(item_id, 1, fields)
-                sent += 1
-            watch.look(live)
-            if now > started + count / EVENTS_PER_SECOND + _PATIENCE_SECONDS:
-                raise BenchFailedError(
-                    f"{count - len(watch.milliseconds)} of {count} items never became readable"
-                )
-            time.sleep(_POLL_SECONDS)
-    return watch.milliseconds
+
+            return watch.send_all(send, count, EVENTS_PER_SECOND)

@@ -12,7 +12,6 @@ import faust
 from schemas.entities import EntityKey
 from schemas.topics import Topic
 from schemas.trace import TraceEntry
-from streams.assembly import lane_limits
 from streams.clock import SystemClock
 from streams.dead_letter_sink import KafkaDeadLetters
 from streams.emitter import KafkaEmitter
@@ -23,6 +22,7 @@ from streams.engine.ports import Acknowledger
 from streams.faust_runtime.bridge import FaustBridge
 from streams.faust_runtime.build_app import LaneParts, build_app
 from streams.faust_runtime.lane_service import Companions
+from streams.lane_making import lane_limits
 from streams.lanes.items import ItemChange, ItemsLane
 from streams.metrics import LaneMetrics
 from streams.observer import LaneObserver
@@ -61,21 +61,19 @@ class NoopLane(TimedItemsLane):
 _DONE = Settled(Outcome.UNCHANGED)
 
 
-class _Countdown:
-    """Passes acknowledgements on, and answers when all records are acknowledged."""
+class Countdown:
+    """Passes acknowledgements on; when all records have theirs, it says so and leaves."""
 
-    def __init__(self, to: Acknowledger[Any], count: int, watch: Stopwatch, answer: Answer) -> None:
+    def __init__(self, to: Acknowledger[Any], records: int, all_done: Callable[[], None]) -> None:
         self._to = to
-        self._count = count
-        self._done = 0
-        self._watch = watch
-        self._answer = answer
+        self._open = records
+        self._all_done = all_done
 
     def acknowledge(self, tokens: Sequence[Any]) -> None:
         self._to.acknowledge(tokens)
-        self._done += len(tokens)
-        if self._done >= self._count:
-            self._answer(self._watch.stop(self._done))
+        self._open -= len(tokens)
+        if self._open <= 0:
+            self._all_done()
             leave(0)
 
 
@@ -104,7 +102,9 @@ def build(config: LoopConfig, answer: Answer, *, noop: bool) -> faust.App:
             lane_limits(settings),
             FailurePolicy(),
             group=config.group,
-            acknowledger=_Countdown(acknowledger, config.count, watch, answer),
+            acknowledger=Countdown(
+                acknowledger, config.count, lambda: answer(watch.stop(config.count))
+            ),
             dead_letters=KafkaDeadLetters("items", emitter),
             observer=observer,
             clock=clock,

@@ -9,7 +9,7 @@ from streams.settings import KafkaSettings
 from streams.topic_admin import apply
 from tests.bench.films import produce
 from tests.bench.loop_config import PARTITIONS, LoopConfig
-from tests.bench.pairs import Run, alternately, ratio
+from tests.bench.pairs import Run, alternately
 from tests.bench.report import Section
 from tests.bench.workbench import Workbench
 
@@ -41,13 +41,8 @@ def run(bench: Workbench) -> Section:
 def _compare(
     section: Section, name: str, ours: list[Run], theirs: list[Run], target: float | None
 ) -> None:
-    wall = ratio(
-        [run.per_second for run in ours], [run.per_second for run in theirs], target=target
-    )
-    section.add_ratio(name, wall, name.replace("_", " ").replace(" to ", " / "))
-    # Per CPU second the neighbours of a shared machine matter less.
-    cpu = ratio([1 / run.cpu_us for run in ours], [1 / run.cpu_us for run in theirs])
-    section.add_ratio(f"{name}_by_cpu", cpu, "  the same, events per CPU second")
+    what = name.replace("_", " ").replace(" to ", " / ")
+    section.add_comparison(name, ours, theirs, what, target=target)
 
 
 def _runs(bench: Workbench, contenders: tuple[str, ...], count: int) -> dict[str, list[Run]]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from rich.table import Table
 
-from tests.bench.pairs import Bound, Ratio, Run, percentile, rounded
+from tests.bench.pairs import Bound, Ratio, Run, percentile, ratio, rounded
 
-SECTIONS = ("plumbing", "encode", "freshness", "read", "store", "memory")
+SECTIONS = ("plumbing", "encode", "freshness", "behaviour", "read", "store", "memory")
 """The keys of the JSON object, in order; a section that did not run is null."""
 
 
@@ -55,6 +55,24 @@ class Section:
             "runs_per_second": [rounded(run.per_second) for run in runs],
         }
         self.add(name, facts, what, f"{rate:,.0f} {unit}/s   {cpu:,.1f} µs CPU each")
+
+    def add_comparison(
+        self,
+        name: str,
+        ours: Sequence[Run],
+        theirs: Sequence[Run],
+        what: str,
+        *,
+        target: float | None = None,
+    ) -> None:
+        """Add how our rate compares with theirs, pair by pair, by wall clock and by CPU time."""
+        wall = ratio(
+            [run.per_second for run in ours], [run.per_second for run in theirs], target=target
+        )
+        self.add_ratio(name, wall, what)
+        # Per CPU second the neighbours of a shared machine matter less.
+        cpu = ratio([1 / run.cpu_us for run in ours], [1 / run.cpu_us for run in theirs])
+        self.add_ratio(f"{name}_by_cpu", cpu, "  the same, events per CPU second")
 
     def add_latency(self, name: str, milliseconds: Sequence[float], what: str) -> None:
         """Add the percentiles of some latencies."""
