@@ -9,16 +9,27 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from deploy.local.kafka_server import KafkaServer
 from deploy.local.redis_server import RedisServer
 from tests import stack
 
+# Time is no finding: on a busy machine a first example may take seconds.
+hypothesis.settings.register_profile(
+    "freshet", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("freshet")
+
 # Cheap and precise first: their failures explain those that come after.
-_FOLDERS = ("unit", "component", "contracts", "integration", "e2e")
-_MARKED_FOLDERS = {"integration", "e2e"}
+_FOLDERS = ("unit", "component", "contracts", "integration", "e2e", "llm")
+_MARKED_FOLDERS = {"integration", "e2e", "llm"}
 _TESTS = Path(__file__).parent
+
+_SPREAD = {"test_delivery.py"}
+"""Files whose tests share nothing and take long: two processes may share them. Of other files one
+process runs all tests, so that what they share is made once."""
 
 
 @pytest.hookimpl(trylast=True)
@@ -29,6 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _folder(item) in _MARKED_FOLDERS:
             item.add_marker(_folder(item))
+        if item.path.name not in _SPREAD:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(_TESTS))))
 
 
 def _folder(item: pytest.Item) -> str:
