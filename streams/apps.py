@@ -1,6 +1,7 @@
 """The lanes as plain Faust apps: `faust -A streams.apps:items worker --without-web`.
 
-An attribute is built when it is asked for: `items`, `knowledge`, `knowledge_backlog`, `encode`.
+An attribute is built when it is asked for: `items`, `knowledge`, `knowledge_backlog`, `encode`,
+`behaviour`.
 `freshet lane NAME` is the better way: it waits for its dependencies and serves the lane's pages.
 """
 
@@ -8,7 +9,7 @@ import faust
 
 from streams.settings import Settings
 
-LANES = {"items", "knowledge", "knowledge_backlog", "encode"}
+LANES = {"items", "knowledge", "knowledge_backlog", "encode", "behaviour"}
 
 _built: dict[str, faust.App] = {}
 

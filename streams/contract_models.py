@@ -1,7 +1,8 @@
 """Freshet's own records as pydantic models: documentation of the wire, generated into schemas.
 
-The codecs in `schemas/` are what runs; tests/unit/test_contracts.py holds these against what those
-write, so neither can change alone.
+Those of users are in `streams/behaviour_contract_models.py`. The codecs in `schemas/` are what
+runs; tests/unit/test_contracts.py holds these against what those write, so neither can change
+alone.
 """
 
 from typing import Annotated, Literal
@@ -18,14 +19,32 @@ Entity = Annotated[
     str,
     Field(pattern=r"^(item|user|group):.+$", description="kind:id, as in the record's key"),
 ]
-Version = Annotated[int, Field(ge=0, le=MAX_VERSION, description="Of the source; orders registers")]
+Version = Annotated[
+    int,
+    Field(
+        ge=0, le=MAX_VERSION, description="The source's, of a user the history's; orders registers"
+    ),
+]
 Milliseconds = Annotated[int, Field(ge=0, description="Milliseconds since the epoch")]
 Fingerprint = Annotated[
     str, Field(pattern=r"^[0-9a-f]{32}$", description="blake2b-128, hexadecimal; orders nothing")
 ]
 
 
-class _Wire(BaseModel):
+Fields = Annotated[
+    dict[str, JsonValue],
+    Field(
+        description=(
+            "An item's semantic fields. Of a user `liked` and `disliked`: lists of {item, title,"
+            " year, genres, signal}, most telling first"
+        )
+    ),
+]
+
+
+class Wire(BaseModel):
+    """A record that Freshet writes: nothing is in it but what is declared."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -35,23 +54,23 @@ class CatalogEventValue(RootModel[ItemUpserted | ItemRemoved]):
     root: CatalogEvent
 
 
-class RemovedRegister(_Wire):
+class RemovedRegister(Wire):
     """The entity left the catalogue: registers whose version is not greater are dead."""
 
     version: Version
     event_time_ms: Milliseconds
 
 
-class ContentRegister(_Wire):
-    """The semantically relevant fields of one version of the item."""
+class ContentRegister(Wire):
+    """The semantically relevant fields of one version of the item; of a user their taste."""
 
     version: Version
-    fields: dict[str, JsonValue]
+    fields: Fields
     fingerprint: Fingerprint
     event_time_ms: Milliseconds
 
 
-class ProvenanceValue(_Wire):
+class ProvenanceValue(Wire):
     """Who wrote the factors, and from what."""
 
     model: str
@@ -62,7 +81,7 @@ class ProvenanceValue(_Wire):
     group: str | None = Field(description="The group it was written about, for collective factors")
 
 
-class FactorsRegister(_Wire):
+class FactorsRegister(Wire):
     """Factorized knowledge: one text for each factor."""
 
     version: Version
@@ -72,7 +91,7 @@ class FactorsRegister(_Wire):
     provenance: ProvenanceValue
 
 
-class RemovedUpdate(_Wire):
+class RemovedUpdate(Wire):
     """The `removed` register of an entity."""
 
     entity: Entity
@@ -80,7 +99,7 @@ class RemovedUpdate(_Wire):
     value: RemovedRegister
 
 
-class ContentUpdate(_Wire):
+class ContentUpdate(Wire):
     """The `content` register of an entity."""
 
     entity: Entity
@@ -88,7 +107,7 @@ class ContentUpdate(_Wire):
     value: ContentRegister
 
 
-class FactorsUpdate(_Wire):
+class FactorsUpdate(Wire):
     """The `individual` register of an entity, or the `collective` one of its group."""
 
     entity: Entity
@@ -104,13 +123,42 @@ class KnowledgeUpdateValue(RootModel[RemovedUpdate | ContentUpdate | FactorsUpda
     ]
 
 
-class KnowledgeRequestValue(_Wire):
-    """Knowledge about this entity is wanted."""
+class KnowledgeRequestValue(Wire):
+    """Knowledge about this entity is wanted; about a user under a revision of their history."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "entity": "user:7",
+                    "kind": "user",
+                    "version": 1371240960123,
+                    "fields": {
+                        "liked": [
+                            {
+                                "item": "42",
+                                "title": "Heat",
+                                "year": 1995,
+                                "genres": ["Crime"],
+                                "signal": "loved",
+                            }
+                        ],
+                        "disliked": [],
+                    },
+                    "content_fingerprint": "0123456789abcdef0123456789abcdef",
+                    "event_time_ms": 1371240900000,
+                    "requested_at_ms": 1371240960500,
+                    "attempt": 0,
+                    "not_before_ms": 0,
+                }
+            ]
+        }
+    )
 
     entity: Entity
     kind: RequestKind
     version: Version
-    fields: dict[str, JsonValue]
+    fields: Fields
     content_fingerprint: Fingerprint | Literal[""] = Field(description="Empty for `remove`")
     event_time_ms: Milliseconds
     requested_at_ms: Milliseconds
@@ -118,7 +166,7 @@ class KnowledgeRequestValue(_Wire):
     not_before_ms: int = Field(0, ge=0, description="0 for at once")
 
 
-class DocumentValue(_Wire):
+class DocumentValue(Wire):
     """An entity's registers; absent ones are unknown or dead."""
 
     removed: RemovedRegister | None = None
@@ -127,7 +175,7 @@ class DocumentValue(_Wire):
     individual: FactorsRegister | None = None
 
 
-class EntityRecordValue(_Wire):
+class EntityRecordValue(Wire):
     """The whole merged document: the source of truth about an entity."""
 
     entity: Entity
@@ -136,7 +184,7 @@ class EntityRecordValue(_Wire):
     document: DocumentValue
 
 
-class RepresentationHeader(_Wire):
+class RepresentationHeader(Wire):
     """The JSON header of a representation record, after a u32 big-endian with its length.
 
     The present parts follow in order, each `dim` little-endian float16.
@@ -150,7 +198,7 @@ class RepresentationHeader(_Wire):
     dim: int = Field(gt=0)
 
 
-class LiveUpdateValue(_Wire):
+class LiveUpdateValue(Wire):
     """A live vector changed, or went (stage `none`). Versions are -1 where there is none."""
 
     entity: Entity
@@ -171,9 +219,16 @@ class CloudEventHeaders(BaseModel):
     ce_specversion: Literal["1.0"] | None = None
     ce_id: str | None = None
     ce_source: str | None = None
-    ce_type: Literal["freshet.item.upserted", "freshet.item.removed"] | None = Field(
-        None, description="Must agree with `type` in the body when both are there"
-    )
+    ce_type: (
+        Literal[
+            "freshet.item.upserted",
+            "freshet.item.removed",
+            "freshet.user.behaviour",
+            "freshet.user.erased",
+            "freshet.user.behaviour.batch",
+        ]
+        | None
+    ) = Field(None, description="Must agree with `type` in the body when both are there")
     ce_subject: str | None = None
     ce_time: str | None = None
 

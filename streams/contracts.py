@@ -22,6 +22,7 @@ from schemas.topics import (
     dead_letters_topic,
     topic_specs,
 )
+from streams.behaviour_contract_models import BehaviourEventValue, HistoryRecordValue
 from streams.contract_models import (
     CatalogEventValue,
     CloudEventHeaders,
@@ -42,10 +43,12 @@ VERSION = "1.0.0"
 _PARTITIONS = 8
 _SCHEMAS: Mapping[str, type[BaseModel]] = {
     "catalog_event": CatalogEventValue,
+    "behaviour_event": BehaviourEventValue,
     "knowledge_request": KnowledgeRequestValue,
     "knowledge_update": KnowledgeUpdateValue,
     "entity_record": EntityRecordValue,
     "representation_header": RepresentationHeader,
+    "history_record": HistoryRecordValue,
     "live_update": LiveUpdateValue,
     "space_record": SpaceRecord,
     "alias_record": AliasRecord,
@@ -66,7 +69,6 @@ class _Channel(BaseModel):
 
 
 _ENTITY = "item:<id> (also user:<id>, group:<id>)"
-_RESERVED = "Declared for the behaviour lane, which this version does not have; nothing writes it."
 _CHANNELS: Mapping[str, _Channel] = {
     Topic.CATALOG_ITEMS: _Channel(
         key="item:<id>",
@@ -75,7 +77,16 @@ _CHANNELS: Mapping[str, _Channel] = {
         messages=("catalog_event",),
         headers="cloud_event_headers",
     ),
-    Topic.USER_BEHAVIOUR: _Channel(key="user:<id>", meaning=_RESERVED, writers=()),
+    Topic.USER_BEHAVIOUR: _Channel(
+        key="user:<id> of the (first) event",
+        meaning=(
+            "What users did with items, and which users are to be forgotten: one event a record, or"
+            " several whose users all belong to the record's partition."
+        ),
+        writers=("producers", "cli"),
+        messages=("behaviour_event",),
+        headers="cloud_event_headers",
+    ),
     Topic.KNOWLEDGE_REQUESTS: _Channel(
         key=_ENTITY,
         meaning="Write about this entity now: it is new, changed or removed.",
@@ -84,14 +95,14 @@ _CHANNELS: Mapping[str, _Channel] = {
     ),
     Topic.KNOWLEDGE_BACKLOG: _Channel(
         key=_ENTITY,
-        meaning="Write about this entity when there is time: refreshes and second attempts.",
-        writers=("knowledge", "knowledge-backlog", "cli"),
+        meaning="Write about this entity when there is time: users, refreshes, second attempts.",
+        writers=("behaviour", "knowledge", "knowledge-backlog", "cli"),
         messages=("knowledge_request",),
     ),
     Topic.KNOWLEDGE: _Channel(
         key=_ENTITY,
         meaning="One register value of one entity, on its way into the entity's document.",
-        writers=("items", "knowledge", "knowledge-backlog"),
+        writers=("items", "behaviour", "knowledge", "knowledge-backlog"),
         messages=("knowledge_update",),
     ),
     Topic.ENTITIES: _Channel(
@@ -111,7 +122,15 @@ _CHANNELS: Mapping[str, _Channel] = {
         messages=("representation_header",),
         content_type="application/octet-stream",
     ),
-    Topic.HISTORIES: _Channel(key="user:<id>", meaning=_RESERVED, writers=()),
+    Topic.HISTORIES: _Channel(
+        key="user:<id>",
+        meaning=(
+            "The bounded history of every user, at most once a minute each, and the marks of"
+            " erasures. A null value forgets a user who was idle for long."
+        ),
+        writers=("behaviour", "cli"),
+        messages=("history_record",),
+    ),
     Topic.CONTROL: _Channel(
         key="space:<name> or alias:<kind>",
         meaning="Spaces with their states, and which space each kind of entity is served from.",
@@ -120,7 +139,10 @@ _CHANNELS: Mapping[str, _Channel] = {
     ),
     Topic.LIVE_UPDATES: _Channel(
         key=_ENTITY,
-        meaning="A live vector changed: for index builders and caches.",
+        meaning=(
+            "A live vector changed: for index builders and caches. User vectors made from histories"
+            " are not announced."
+        ),
         writers=("encode",),
         messages=("live_update",),
     ),

@@ -31,13 +31,15 @@ _CANCEL_AGAIN_SECONDS = 0.05
 class Outgoing:
     """To produce: `topic` without the deployment's prefix, `value` None for a tombstone.
 
-    Only a dead letter may lack its key, as the record did that it holds.
+    Only a dead letter may lack its key, as the record did that it holds. The key chooses the
+    partition unless one is given.
     """
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+    partition: int | None = None
 
 
 class Emitter(Protocol):
@@ -112,6 +114,7 @@ class KafkaEmitter:
                     self._prefix + message.topic,
                     key=message.key,
                     value=b"" if is_void else message.value,
+                    partition=message.partition,
                     headers=list(message.headers),
                 )
                 deliveries.append(delivery)

@@ -1,13 +1,16 @@
 """What Freshet knows of one entity and how it came to know it: the facts behind `explain`."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from schemas.entities import EntityKey
+from schemas.entities import EntityKey, EntityKind, Stage
 from schemas.fingerprints import Json, text_fingerprint
+from schemas.history import NEVER
 from schemas.knowledge import Document, Factors
 from schemas.trace import TraceEntry
 from schemas.vector_record import VectorHeader
+from streams.explain_user import UserFacts, user_facts
 from streams.redis_clients import open_redis
 from streams.settings import Settings
 from workers.encoding.representation import DEFAULT_PARTS, part_texts
@@ -22,7 +25,10 @@ _RAW_ADAPTOR = "raw"
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`document` is None when nothing was merged yet; `texts` are (part, text, fingerprint)."""
+    """`document` is None when nothing was merged yet; `texts` are (part, text, fingerprint).
+
+    `user` holds what only users have, None for other kinds.
+    """
 
     key: EntityKey
     document: Document | None
@@ -33,15 +39,30 @@ class Explanation:
     vectors: Mapping[str, VectorHeader]
     active_space: str | None
     traces: tuple[TraceEntry, ...]
+    user: UserFacts | None = None
 
     @property
     def is_known(self) -> bool:
         """Whether anything at all is known of the entity."""
-        return self.document is not None or self.seen is not None or bool(self.traces)
+        has_history = self.user is not None and self.user.history is not None
+        return bool(
+            self.document is not None or self.seen is not None or self.traces or has_history
+        )
+
+    @property
+    def erased_at_ms(self) -> int:
+        """As of when a user was erased; NEVER (-1) if not."""
+        if self.user is None:
+            return NEVER
+        removed = None if self.document is None else self.document.removed
+        # A document remembers it, too: marks of idle users expire.
+        return max(self.user.erased_at_ms, NEVER if removed is None else removed.event_time_ms)
 
     @property
     def summary(self) -> str:
         """One phrase: where the entity stands."""
+        if self.user is not None:
+            return self._user_summary(self.user)
         document = self.document
         if document is None:
             return "not merged yet" if self.is_known else "nothing is known"
@@ -54,6 +75,19 @@ class Explanation:
         behind = document.versions_behind
         staleness = f", knowledge {behind} versions behind" if behind else ""
         return f"live with stage {document.stage.name.lower()}{staleness}"
+
+    def _user_summary(self, user: UserFacts) -> str:
+        events = len(user.events)
+        if not events and self.erased_at_ms != NEVER:
+            return "erased"
+        if not self.is_known:
+            return "nothing is known"
+        known = f"{events} interactions"
+        if self.active_space is None or self.active_space not in self.vectors:
+            return f"{known}, but no vector in {self.active_space or 'any active space'}"
+        stage = Stage.NONE if self.document is None else self.document.stage
+        written = ", written about" if stage is Stage.INDIVIDUAL else ""
+        return f"live from {known}{written}"
 
     def register_lines(self) -> list[str]:
         """Return one line a register."""
@@ -88,6 +122,7 @@ class Explanation:
             "active_space": self.active_space,
             "vectors": {space: asdict(header) for space, header in self.vectors.items()},
             "outcomes": [asdict(entry) for entry in self.traces],
+            **({} if self.user is None else self.user.to_json()),
         }
 
 
@@ -100,6 +135,10 @@ async def explain_entity(settings: Settings, key: EntityKey) -> Explanation:
         (seen,) = await SeenStore(redis.client, redis.keys).load([key])
         traces = await TraceStore(redis.client, redis.keys).read(key)
         active = await registry.alias(key.kind)
+        user = None
+        if key.kind is EntityKind.USER:
+            now_ms = time.time_ns() // 1_000_000
+            user = await user_facts(redis, key, settings.behaviour, now_ms=now_ms)
     raw = [record.space for record in spaces.values() if record.space.adaptor_id == _RAW_ADAPTOR]
     parts = raw[0].parts if raw else DEFAULT_PARTS
     # A vector without a document is what a lost document leaves behind: not merged.
@@ -118,6 +157,7 @@ async def explain_entity(settings: Settings, key: EntityKey) -> Explanation:
         vectors={} if stored is None else stored.vectors,
         active_space=active,
         traces=tuple(traces),
+        user=user,
     )
 
 

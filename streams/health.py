@@ -50,6 +50,7 @@ class Health:
             "lane": self._lane,
             "ready": not reasons,
             "reasons": reasons,
+            "waits": vitals.waits,
             "assigned": vitals.assigned,
             "open_records": vitals.open_records,
         }

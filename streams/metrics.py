@@ -43,6 +43,21 @@ class WriterCounts(Protocol):
     saved_coalesced: int
 
 
+class BehaviourCounts(Protocol):
+    """What the behaviour lane counts of events since the start."""
+
+    limited_events: int
+    refused_events: int
+
+
+class VectorCounts(Protocol):
+    """What the behaviour lane counts of user vectors since the start."""
+
+    written: int
+    deleted: int
+    awaited: int
+
+
 class LaneMetrics:
     """The metrics of one lane's process."""
 
@@ -101,6 +116,19 @@ class LaneMetrics:
         """Show a writer's counters, read whenever the page is asked for."""
         self.registry.register(_WriterCollector(lane, counts))
 
+    def follow_behaviour(
+        self,
+        lane: str,
+        events: BehaviourCounts,
+        vectors: VectorCounts,
+        decisions: Mapping[str, int],
+    ) -> None:
+        """Show the behaviour lane's counters, read whenever the page is asked for.
+
+        `decisions` are those of the gate of preference knowledge, by reason.
+        """
+        self.registry.register(_BehaviourCollector(lane, events, vectors, decisions))
+
     def follow_vitals(self, lane: str, vitals: Vitals, clock: Clock) -> None:
         """Show what the lane's loop reports about itself."""
         self.registry.register(_VitalsCollector(lane, vitals, clock))
@@ -134,6 +162,55 @@ class _WriterCollector:
             "Calls not needed, by why",
             self._lane,
             {"fingerprint": counts.saved_fingerprint, "coalesced": counts.saved_coalesced},
+            label="why",
+        )
+
+
+class _BehaviourCollector:
+    def __init__(
+        self,
+        lane: str,
+        events: BehaviourCounts,
+        vectors: VectorCounts,
+        decisions: Mapping[str, int],
+    ) -> None:
+        self._lane = lane
+        self._events = events
+        self._vectors = vectors
+        self._decisions = decisions
+
+    def collect(self) -> Iterable[Metric]:
+        events, vectors = self._events, self._vectors
+        yield _counter(
+            "freshet_behaviour_limited_events",
+            "Events that the bound per user and minute let go",
+            self._lane,
+            {"": events.limited_events},
+        )
+        yield _counter(
+            "freshet_behaviour_refused_events",
+            "Events of batches that went to the dead letters alone",
+            self._lane,
+            {"": events.refused_events},
+        )
+        yield _counter(
+            "freshet_behaviour_awaited_items",
+            "Times that a user was found to wait for an item without a vector",
+            self._lane,
+            {"": vectors.awaited},
+        )
+        yield _counter(
+            "freshet_user_vectors",
+            "User vectors written to Redis, and deleted because nothing was left to make one from",
+            self._lane,
+            {"written": vectors.written, "deleted": vectors.deleted},
+            label="what",
+        )
+        yield _counter(
+            "freshet_preference_decisions",
+            "Whether users were worth a language model's call, by why",
+            self._lane,
+            self._decisions,
             label="why",
         )
 
@@ -182,6 +259,14 @@ class _VitalsCollector:
         for hold in vitals.holds:
             held.add_metric((lane, hold), 1)
         yield held
+        waiting = GaugeMetricFamily(
+            "freshet_waiting",
+            "1 while ready records wait though nothing is wrong, by what for",
+            labels=("lane", "what"),
+        )
+        for what in vitals.waits:
+            waiting.add_metric((lane, what), 1)
+        yield waiting
 
 
 def _counter(

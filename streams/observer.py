@@ -29,7 +29,10 @@ class TracePort(Protocol):
 
 
 class LaneObserver:
-    """Counts at once; traces are written behind, and dropped rather than waited for."""
+    """Counts at once; traces are written behind, and dropped rather than waited for.
+
+    Of what ended otherwise than `traced` nothing is kept but the counts.
+    """
 
     def __init__(
         self,
@@ -39,12 +42,14 @@ class LaneObserver:
         clock: Clock,
         *,
         on_flood: Callable[[str], None],
+        traced: frozenset[Outcome] = frozenset(Outcome),
     ) -> None:
         self._lane = lane
         self._metrics = metrics
         self._traces = traces
         self._clock = clock
         self._on_flood = on_flood
+        self._traced = traced
         self._waiting: deque[tuple[EntityKey, TraceEntry]] = deque(maxlen=MAX_WAITING_TRACES)
         self._warned_at: dict[str, float] = {}
         self._record_seconds = metrics.record_seconds.labels(lane)
@@ -57,7 +62,7 @@ class LaneObserver:
             label = (record.outcome.value, record.reason)
             counts[label] = counts.get(label, 0) + 1
             self._record_seconds.observe(record.seconds)
-            if record.key is not None:
+            if record.key is not None and record.outcome in self._traced:
                 if len(self._waiting) == MAX_WAITING_TRACES:
                     self._metrics.traces_dropped.labels(self._lane).inc()
                 self._waiting.append((record.key, self._line(record, now_ms)))

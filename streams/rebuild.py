@@ -24,6 +24,7 @@ from streams.control_mirror import RegistryPort, restore_registry
 from streams.entity_log import EntityPartition, entity_partitions
 from streams.known_parts import Row, is_of, known_row
 from streams.lanes.encode import RepresenterPort, SpacesPort
+from streams.lanes.vector_rules import is_described, is_from_documents
 from streams.lanes.vectors import AdaptorPort, VectorSource, space_records
 from streams.settings import KafkaSettings, Settings
 from workers.live.entity_store import RebuiltEntity
@@ -160,7 +161,14 @@ class ViewRebuild:
         self, batch: Sequence[_Found], adaptors: Sequence[AdaptorPort]
     ) -> list[RebuiltEntity]:
         """Return the entities with their vectors. Runs in the executor."""
-        live = [one for one in batch if one.record.document.content is not None]
+        spaces = [adaptor.space for adaptor in adaptors]
+        parts = self._spaces.raw.parts
+        live = [
+            one
+            for one in batch
+            if is_described(one.record.entity, one.record.document, parts)
+            and any(is_from_documents(space, one.record.entity.kind) for space in spaces)
+        ]
         values, mask, _ = self._representer.represent([one.row for one in live])
         sources = [
             VectorSource(
@@ -170,13 +178,17 @@ class ViewRebuild:
         ]
         made = space_records(sources, values, mask, adaptors)
         vectors = {source.key: records for source, records in zip(sources, made, strict=True)}
-        spaces = [adaptor.space.name for adaptor in adaptors]
         rebuilt: list[RebuiltEntity] = []
         for one in batch:
             record = one.record
             records = vectors.get(record.entity, {})
             # A Redis from an old snapshot still has the vectors of what was removed since.
-            gone = tuple(space for space in spaces if space not in records)
+            # Not those made from histories: they are not ours.
+            gone = tuple(
+                space.name
+                for space in spaces
+                if space.name not in records and is_from_documents(space, record.entity.kind)
+            )
             rebuilt.append(
                 RebuiltEntity(
                     record.entity, record.rev, record.document, record.written_at_ms, records, gone
@@ -185,25 +197,35 @@ class ViewRebuild:
         return rebuilt
 
 
-async def rebuild_command(settings: Settings, *, on_progress: Progress | None = None) -> int:
-    """Put the whole view back, lanes or no lanes; return how many entities were written.
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """How many entities were written, and how many users' histories and vectors put back."""
 
-    `on_progress(partitions_done, partitions)`. Raises Transient, ConfigurationError.
+    entities: int
+    users: int
+
+
+async def rebuild_command(
+    settings: Settings, *, on_progress: Progress | None = None
+) -> RebuildReport:
+    """Put the whole view back, lanes or no lanes: entities first, then users.
+
+    `on_progress(partitions_done, partitions)`, for each of the two from the beginning. Raises
+    Transient, ConfigurationError.
     """
     from streams.redis_clients import open_redis
     from streams.space_set import SpaceSet
-    from workers.encoding.load_representer import load_representer
+    from streams.user_parts import history_restore, tower_options, user_vectors
+    from streams.user_spaces import UserSpaces
+    from workers.encoding.load_representer import representer_on_demand
     from workers.live.entity_store import EntityStore
     from workers.live.space_registry import SpaceRegistry
 
     encode = settings.encode
     async with open_redis(settings.redis) as redis:
         registry = SpaceRegistry(redis.client, redis.keys)
-        representer = await asyncio.to_thread(
-            load_representer,
-            encode.spaces_dir,
-            threads=encode.threads,
-            refuse_below=encode.refuse_parity_below,
+        representer = representer_on_demand(
+            encode.spaces_dir, threads=encode.threads, refuse_below=encode.refuse_parity_below
         )
         with ThreadPoolExecutor(1, "encoder") as executor:
             rebuild = ViewRebuild(
@@ -215,7 +237,24 @@ async def rebuild_command(settings: Settings, *, on_progress: Progress | None = 
                 executor=executor,
                 on_progress=on_progress,
             )
-            return await rebuild.rebuild(set(range(settings.kafka.partitions)))
+            partitions = set(range(settings.kafka.partitions))
+            entities = await rebuild.rebuild(partitions)
+            towers = UserSpaces(registry, tower_options(settings.behaviour))
+            restore = history_restore(
+                settings,
+                redis.client,
+                redis.keys,
+                vectors=user_vectors(
+                    settings.behaviour,
+                    redis.client,
+                    redis.keys,
+                    towers=towers,
+                    executor=executor,
+                ),
+                refresh_spaces=towers.refresh,
+                on_progress=on_progress,
+            )
+            return RebuildReport(entities, await restore.restore(partitions))
 
 
 def _representation(record: "CompactedRecord", raw: Space) -> RepresentationRecord | None:

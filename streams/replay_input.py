@@ -30,7 +30,11 @@ POLL_MS = 500
 
 
 class InputReplay(Generic[T]):
-    """Replays one lane's input."""
+    """Replays one lane's input.
+
+    `not_from_earliest` are topics of which nothing is needed when there is no offset to begin at:
+    what they bring is made good by whatever was put back first.
+    """
 
     def __init__(
         self,
@@ -40,12 +44,14 @@ class InputReplay(Generic[T]):
         clock: Clock,
         *,
         max_batch: int,
+        not_from_earliest: frozenset[str] = frozenset(),
     ) -> None:
         self._lane = lane
         self._kafka = kafka
         self._schedule = schedule
         self._clock = clock
         self._max_batch = max_batch
+        self._not_from_earliest = not_from_earliest
         self._settled = 0
 
     async def replay(self, tp: tuple[str, int], start: int | None, end: int) -> int:
@@ -53,6 +59,8 @@ class InputReplay(Generic[T]):
 
         Raises Transient when Kafka stops answering, or the handler's dependency does.
         """
+        if start is None and tp[0] in self._not_from_earliest:
+            return 0
         self._settled = 0
         consumer = AIOKafkaConsumer(
             **KafkaConnection.of(self._kafka).options(), group_id=None, enable_auto_commit=False

@@ -13,7 +13,7 @@ from streams.metrics import LaneMetrics
 from streams.preflight import wait_until_reachable
 from streams.settings import Settings
 from streams.topic_admin import require
-from streams.topology import lane_inputs
+from streams.topology import lane_topics
 from streams.vitals import Vitals
 from workers.live.connection import connect, run_id
 
@@ -31,7 +31,7 @@ def run_lane(name: str, settings: Settings) -> int:
     Raises ConfigurationError for what no waiting can mend.
     """
     configure(settings.log_level, settings.log_format)
-    inputs = lane_inputs(name)
+    needed = lane_topics(name)
     vitals = Vitals()
     health = Health(name, vitals)
     metrics = LaneMetrics(name)
@@ -43,7 +43,7 @@ def run_lane(name: str, settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop_early)
     try:
-        topics = [settings.kafka.topic_prefix + topic for topic in inputs]
+        topics = [settings.kafka.topic_prefix + topic for topic in needed]
         wait_until_reachable(
             {
                 "kafka": lambda: require(settings.kafka, topics, (name,)),

@@ -4,14 +4,19 @@ Read once at the edge (cli, apps) and passed on through constructors; nothing el
 environment. Cross-checks run at start, so a wrong combination never gets as far as a consumer.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Self
+from types import MappingProxyType
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.behaviour import MAX_ACTION_BYTES, BehaviourLimits
 from schemas.errors import ConfigurationError
+from schemas.history import HistoryBounds
+from schemas.topics import DAY_MS
 
 DEFAULT_SEMANTIC_FIELDS = (
     "title subtitle description plot summary year genres genre categories category brand "
@@ -21,6 +26,19 @@ DEFAULT_SEMANTIC_FIELDS = (
 WRITER_NAME = r"^(recorded|vllm|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"
 
 DEFAULT_FACTORS = ("genre", "people", "theme", "mood", "acclaim", "audience")
+
+DEFAULT_ACTIONS: Mapping[str, float] = MappingProxyType(
+    {
+        "view": 0.2,
+        "click": 0.3,
+        "like": 1.0,
+        "dislike": -1.0,
+        "rate": 1.0,
+        "purchase": 1.0,
+        "play": 0.5,
+        "skip": -0.3,
+    }
+)
 
 
 class _Group(BaseModel):
@@ -121,16 +139,30 @@ class KnowledgeSettings(_Group):
     vllm_accepts_priority: bool = Field(
         False, description="For a server started with --scheduling-policy priority"
     )
+    vllm_cache_salt: SecretStr = Field(
+        SecretStr(""), description="Own to a tenant, where several share a vLLM server"
+    )
     vllm_connect_seconds: float = Field(5.0, gt=0, description="To open a connection")
     model: str = Field("recorded-answers", description="Declared, never adopted from the server")
     domain: str = Field("movies", description="Prompt domain")
     factors: list[str] = Field(list(DEFAULT_FACTORS), description="One bounded string each")
     in_flight: int = Field(64, ge=1, description="About twice the server's max-num-seqs")
     call_seconds: float = Field(60.0, gt=0, description="Deadline of one call")
+    backlog_look_seconds: float = Field(
+        0.25, gt=0, le=10, description="How often the backlog looks whether the server is free"
+    )
     max_tokens: int = Field(400, ge=16, description="Completion tokens an answer")
     max_factor_chars: int = Field(400, ge=20)
     rejected_retry_first_seconds: float = Field(300.0, description="Grows fourfold each time")
     rejected_retry_attempts: int = Field(4, ge=0)
+
+
+class LlmSettings(_Group):
+    """The vLLM server that `freshet llm serve` runs on this machine."""
+
+    project: Path = Field(Path("deploy/vllm"), description="vLLM's own environment is in it")
+    models_dir: Path = Field(Path(".freshet/models"), description="A folder a model, by model id")
+    run_dir: Path = Field(Path(".freshet/llm"), description="The server's log and API key")
 
 
 class EncodeSettings(_Group):
@@ -141,6 +173,95 @@ class EncodeSettings(_Group):
     max_batch_tokens: int = Field(16_384, ge=1)
     threads: int = Field(1, ge=1, description="torch threads")
     refuse_parity_below: float = Field(0.999, description="Cosine to the golden vectors")
+
+
+class BehaviourSettings(_Group):
+    """The behaviour lane: what actions mean, how much of a user is kept, when to ask about one."""
+
+    actions: dict[str, Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]] = Field(
+        dict(DEFAULT_ACTIONS),
+        description="Weight of each action; events with any other action are dead letters",
+    )
+    rated_actions: list[str] = Field(
+        ["rate"], description="Actions whose weight is scaled by the event's value"
+    )
+    rating_neutral: float = Field(
+        4.5, description="Says nothing either way; 5 of 10 still says a little for an item"
+    )
+    rating_best: float = Field(10.0, description="The value that counts with the whole weight")
+    rating_worst: float = Field(0.0, description="The value that counts against, wholly")
+    negative_share: float = Field(
+        0.25, ge=0, le=1, description="What is left of a negative weight in a user vector"
+    )
+    half_life_days: float = Field(60.0, gt=0, description="An event counts half after this long")
+    max_events: int = Field(200, ge=1, le=10_000, description="Newest events kept of a user")
+    max_per_minute: int = Field(
+        60, ge=1, description="Newest events kept of a minute: bounds what a flood pushes out"
+    )
+    idle_days: float = Field(
+        90.0, gt=0, description="Histories and user vectors go this long after the last change"
+    )
+    history_flush_seconds: float = Field(
+        60.0, gt=0, description="How often changed histories go to the compacted topic"
+    )
+    max_batch: int = Field(
+        512, ge=1, description="Records a batch: the more users, the more items they share"
+    )
+    max_batch_events: int = Field(4_096, ge=1, description="Events a batch of the handler")
+    max_record_bytes: int = Field(1_048_576, description="Larger records are dead letters")
+    max_clock_skew_seconds: float = Field(86_400.0, description="occurred_at may be this far ahead")
+    knowledge: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether users are written about; auto: while a live space needs it",
+    )
+    gate_new_events: int = Field(10, ge=1, description="New events worth so many likes")
+    gate_drift: float = Field(
+        0.3, gt=0, le=2, description="Cosine distance of the taste that justifies a call"
+    )
+    gate_max_age_days: float = Field(30.0, gt=0, description="Older knowledge is written again")
+    gate_min_interval_hours: float = Field(24.0, ge=0, description="Between calls about one user")
+    gate_user_calls_per_day: int = Field(1, ge=0, description="Calls about one user")
+    gate_calls_per_day: int = Field(10_000, ge=0, description="Calls about all users together")
+    gate_min_events: int = Field(3, ge=1, description="Fewer events say too little about a user")
+    liked_titles: int = Field(20, ge=1, description="Titles in a prompt about a user")
+    disliked_titles: int = Field(10, ge=0, description="Titles in a prompt about a user")
+
+    @model_validator(mode="after")
+    def _actions_agree(self) -> Self:
+        for action in self.actions:
+            if not 0 < len(action.encode()) <= MAX_ACTION_BYTES:
+                raise ValueError(f"actions: {action!r} is not of 1-{MAX_ACTION_BYTES} bytes")
+        if not any(self.actions.values()):
+            raise ValueError("actions: at least one must have a weight other than 0")
+        without = sorted(set(self.rated_actions) - set(self.actions))
+        if without:
+            raise ValueError(f"rated_actions: {', '.join(without)} has no weight in actions")
+        if not self.rating_best > self.rating_neutral > self.rating_worst:
+            raise ValueError(
+                f"rating_best ({self.rating_best}) > rating_neutral ({self.rating_neutral}) > "
+                f"rating_worst ({self.rating_worst}) does not hold"
+            )
+        return self
+
+    @property
+    def bounds(self) -> HistoryBounds:
+        """How much of a user is kept."""
+        return HistoryBounds(self.max_events, self.max_per_minute)
+
+    @property
+    def limits(self) -> BehaviourLimits:
+        """What a record of the topic may be."""
+        return BehaviourLimits(
+            actions=frozenset(self.actions),
+            rated=frozenset(self.rated_actions),
+            max_bytes=self.max_record_bytes,
+            max_clock_skew_ms=round(self.max_clock_skew_seconds * 1000),
+        )
+
+    @property
+    def idle_ms(self) -> int:
+        """Life of a history without changes, in ms."""
+        return round(self.idle_days * DAY_MS)
 
 
 class WebSettings(_Group):
@@ -162,7 +283,9 @@ class Settings(BaseSettings):
     lane: LaneSettings = LaneSettings()
     items: ItemsSettings = ItemsSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
+    llm: LlmSettings = LlmSettings()
     encode: EncodeSettings = EncodeSettings()
+    behaviour: BehaviourSettings = BehaviourSettings()
     web: WebSettings = WebSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"

@@ -36,6 +36,9 @@ from workers.encoding.text_encoder import MiniLmEncoder, TextEncoder
 
 TOPIC: Literal["topic"] = "topic"
 Source: TypeAlias = Path | Literal["topic"]
+Users: TypeAlias = Literal["histories", "knowledge", "none"]
+"""Where a space takes its user vectors from; with none it is a space of items alone."""
+
 Progress: TypeAlias = Callable[[str, int, int], None]
 """(what is being done, how much of it is done, of how much; 0 where that is unknown)."""
 
@@ -57,14 +60,16 @@ async def fit(
     catalog: Source,
     knowledge: Source | None,
     dim: int = DEFAULT_DIM,
+    users: Users = "histories",
     progress: Progress = silent,
     load_encoder: Callable[[int], TextEncoder] = MiniLmEncoder.load,
 ) -> Path:
     """Fit the space `name` and return its directory; also makes the raw space's if there is none.
 
     `catalog` and `knowledge` are JSONL files or "topic"; without knowledge only the content parts
-    have a say in the space. Of a catalogue above FIT_ITEMS a sample is taken. `load_encoder` gets
-    the number of threads. Raises ConfigurationError, Transient("kafka").
+    have a say in the space. Of a catalogue above FIT_ITEMS a sample is taken. `users` have no say:
+    it declares where their vectors will come from. `load_encoder` gets the number of threads.
+    Raises ConfigurationError, Transient("kafka").
     """
     documents = await _documents(settings, catalog, knowledge, progress)
     directory = settings.encode.spaces_dir
@@ -89,6 +94,8 @@ async def fit(
         encoder_id=encoder.encoder_id,
         part_names=parts,
         dim=dim,
+        kinds=(EntityKind.ITEM,) if users == "none" else (EntityKind.ITEM, EntityKind.USER),
+        user_vectors="knowledge" if users == "knowledge" else "histories",
     )
     golden = Golden.record(encoder) if known is None else known.golden
     if known is None:

@@ -6,32 +6,19 @@ give an incomplete list: a space left out would miss vectors that nobody makes u
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
 from schemas.errors import ConfigurationError, Transient
-from schemas.spaces import Space, SpaceRecord, SpaceState
+from schemas.spaces import Space, SpaceRecord
+from streams.follow_spaces import DEPENDENCY, WRITTEN_STATES, RegistryPort, follow
 from streams.topology import SPACE_LANE_PREFIX
 from workers.adaptors.adaptor import Adaptor
 from workers.adaptors.space_files import load_space
 from workers.encoding.load_representer import raw_space_of
 
 log = structlog.get_logger("freshet.spaces")
-
-DEPENDENCY = "spaces"
-REFRESH_SECONDS = 1.0
-
-_WRITTEN = frozenset({SpaceState.BACKFILLING, SpaceState.ACTIVE})
-
-
-class RegistryPort(Protocol):
-    """The registry in Redis."""
-
-    async def spaces(self) -> dict[str, SpaceRecord]:
-        """Return every space by name; raises Transient."""
 
 
 class SpaceSet:
@@ -80,11 +67,7 @@ class SpaceSet:
 
     async def watch(self) -> None:
         """Refresh every second until cancelled."""
-        while True:
-            # The view guard reports an unreachable Redis; the list stays as it is.
-            with suppress(Transient):
-                await self.refresh()
-            await asyncio.sleep(REFRESH_SECONDS)
+        await follow(self.refresh)
 
     async def _wanted(self, records: Mapping[str, SpaceRecord]) -> tuple[Adaptor, ...]:
         required = self._lane.removeprefix(SPACE_LANE_PREFIX)
@@ -97,7 +80,7 @@ class SpaceSet:
         mine = [
             record
             for record in records.values()
-            if record.writer == self._lane and record.state in _WRITTEN
+            if record.writer == self._lane and record.state in WRITTEN_STATES
         ]
         mine.sort(key=lambda record: (record.space.name != self.raw.name, record.space.name))
         return tuple([await self._adaptor(record.space) for record in mine])

@@ -14,9 +14,10 @@ from schemas.spaces import SpaceRecord, SpaceState
 from streams.clock import SystemClock
 from streams.control import Control
 from streams.control_mirror import ControlMirror, open_control
+from streams.follow_spaces import REFRESH_SECONDS
 from streams.settings import Settings
 from streams.space_fitting import Progress, fit, silent
-from streams.space_set import REFRESH_SECONDS, check_raw_parts
+from streams.space_set import check_raw_parts
 from streams.topology import SPACE_LANE_PREFIX
 from workers.adaptors.raw import ADAPTOR_ID
 from workers.adaptors.space_files import list_spaces as spaces_on_disk
@@ -224,9 +225,9 @@ async def retire(
 
 def _require_idle(control: Control, record: SpaceRecord) -> None:
     name = record.space.name
-    active_for = [kind.value for kind, alias in control.aliases.items() if alias == name]
+    active_for = [f"{kind.value}s" for kind, alias in control.aliases.items() if alias == name]
     if active_for:
-        raise SpaceRefused(name, f"it is active for {', '.join(active_for)}s")
+        raise SpaceRefused(name, f"it is active for {', '.join(active_for)}")
     if record.space.adaptor_id == ADAPTOR_ID:
         others = [
             other.space.name

@@ -11,12 +11,15 @@ from schemas.errors import ConfigurationError
 from schemas.spaces import SPACE_NAME, SpaceRecord, SpaceState
 from schemas.topics import Topic
 
+BEHAVIOUR = "behaviour"
+
 LANES: Mapping[str, tuple[Topic, ...]] = MappingProxyType(
     {
         "items": (Topic.CATALOG_ITEMS,),
         "knowledge": (Topic.KNOWLEDGE_REQUESTS,),
         "knowledge-backlog": (Topic.KNOWLEDGE_BACKLOG,),
         "encode": (Topic.KNOWLEDGE,),
+        BEHAVIOUR: (Topic.USER_BEHAVIOUR, Topic.LIVE_UPDATES),
     }
 )
 """The lanes that every deployment runs, and their input topics, in the order of the flow."""
@@ -24,7 +27,7 @@ LANES: Mapping[str, tuple[Topic, ...]] = MappingProxyType(
 SPACE_LANE_PREFIX = "encode."
 """A new space has its own lane `encode.<space>`: it backfills, and goes on following."""
 
-_SPACE_LANE_INPUTS = (Topic.ENTITIES, Topic.REPRESENTATIONS)
+_SPACE_LANE_INPUTS = (Topic.ENTITIES, Topic.REPRESENTATIONS, Topic.HISTORIES)
 _GROUP_PREFIX = "freshet."
 _WRITTEN = (SpaceState.BACKFILLING, SpaceState.ACTIVE)
 
@@ -39,6 +42,13 @@ def lane_inputs(lane: str) -> tuple[Topic, ...]:
     raise ConfigurationError("lane", f"{lane!r} is none of {', '.join(LANES)} or encode.<space>")
 
 
+def lane_topics(lane: str) -> tuple[Topic, ...]:
+    """Return the topics that must be as declared before a lane starts; raises as `lane_inputs`."""
+    # Its histories go to the partition that their events came from: the counts have to agree.
+    beside = (Topic.HISTORIES,) if lane == BEHAVIOUR else ()
+    return (*lane_inputs(lane), *beside)
+
+
 def deployed_lanes(spaces: Iterable[SpaceRecord]) -> tuple[str, ...]:
     """Return the lanes that a deployment with these spaces has to run."""
     live = (record for record in spaces if record.state in _WRITTEN)
@@ -49,6 +59,14 @@ def deployed_lanes(spaces: Iterable[SpaceRecord]) -> tuple[str, ...]:
 def group_id(prefix: str, lane: str) -> str:
     """Return the consumer group of a lane."""
     return f"{prefix}{_GROUP_PREFIX}{lane}"
+
+
+def history_watermark_group(prefix: str) -> str:
+    """Return the group whose committed offsets on `user.behaviour` say what `histories` holds.
+
+    Nobody is a member of it: everything before the offset of a partition is in the topic.
+    """
+    return f"{prefix}{_GROUP_PREFIX}histories"
 
 
 def replay_group_id(prefix: str, lane: str) -> str:

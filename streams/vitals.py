@@ -13,6 +13,13 @@ class Vitals:
     flowing: bool = False
     holds: dict[str, str] = field(default_factory=dict)
     circuits: dict[str, str] = field(default_factory=dict)
+    waits: dict[str, str] = field(default_factory=dict)
+    """What it stands still for on purpose, and will go on by itself: it is ready all the same."""
     open_records: int = 0
     oldest_timestamp_ms: int | None = None
     lag_records: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    @property
+    def is_excused(self) -> bool:
+        """Whether something known explains that nothing is settled: then it is no stall."""
+        return bool(self.holds or self.circuits or self.waits)

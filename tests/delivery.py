@@ -3,9 +3,10 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from schemas.entities import EntityKey
 from schemas.events import DecodeLimits, decode_catalog_event
 from schemas.knowledge import Document, KnowledgeRequest, KnowledgeUpdate, RegisterName
-from streams.assembly import content_policy
+from streams.lane_making import content_policy
 from streams.producers import CatalogProducer
 from tests.deployment import Deployment
 from tests.document_equality import assert_converged
@@ -22,7 +23,7 @@ from workers.adaptors.space_files import load_space
 from workers.encoding.load_representer import load_representer
 from workers.knowledge.load_domain import load_domain
 from workers.knowledge.prompts import prompt_id
-from workers.live.connection import connect
+from workers.live.connection import Client, connect
 from workers.live.entity_records import StoredEntity
 from workers.live.entity_store import EntityStore
 from workers.live.keys import Keys
@@ -31,19 +32,31 @@ from workers.live.seen import SeenStore
 from workers.live.seen_record import Seen
 
 T = TypeVar("T")
+E = TypeVar("E")
 _LIMITS = DecodeLimits()
 
 LEAST_COSINE = 0.9999
 """Encoders differ in their last bits by batch; float16 rounds both."""
 
 
+@contextmanager
+def catalogue_sender(deployment: Deployment) -> Iterator[Callable[[FeedEvent], None]]:
+    """Give a function that sends events of items; all are acknowledged in the end."""
+    kafka = deployment.settings.kafka
+    with CatalogProducer(kafka.bootstrap_servers, topic_prefix=kafka.topic_prefix) as producer:
+        yield lambda event: producer.send(event.to_event())
+        report = producer.flush(120)
+        assert not report.failed, report.failed[:3]
+
+
 @dataclass(slots=True)
-class Traffic:
-    """Sends a feed at a steady rate from its own thread; `sent` are the acknowledged events."""
+class Traffic(Generic[E]):
+    """Sends a feed at a steady rate from its own thread; `sent` counts the events taken so far."""
 
     deployment: Deployment
-    feed: Sequence[FeedEvent]
+    feed: Sequence[E]
     per_second: float
+    sender: Callable[[Deployment], AbstractContextManager[Callable[[Any], None]]] = catalogue_sender
     sent: int = 0
     failure: BaseException | None = None
     _thread: threading.Thread | None = field(default=None, repr=False)
@@ -62,34 +75,35 @@ class Traffic:
             raise self.failure
 
     def _run(self) -> None:
-        kafka = self.deployment.settings.kafka
         try:
-            with CatalogProducer(
-                kafka.bootstrap_servers, topic_prefix=kafka.topic_prefix
-            ) as producer:
+            with self.sender(self.deployment) as send:
                 started = time.monotonic()
                 for count, event in enumerate(self.feed, 1):
-                    producer.send(event.to_event())
+                    send(event)
                     self.sent = count
                     time.sleep(max(0.0, started + count / self.per_second - time.monotonic()))
-                report = producer.flush(120)
-                assert not report.failed, report.failed[:3]
         except BaseException as error:  # noqa: BLE001  # raised again in finish()
             self.failure = error
 
 
-def in_redis(deployment: Deployment, use: Callable[[EntityStore, SeenStore], Awaitable[T]]) -> T:
-    """Return what `use` reads with stores of the deployment."""
+def with_redis(deployment: Deployment, use: Callable[[Client, Keys], Awaitable[T]]) -> T:
+    """Return what `use` reads from the deployment's Redis."""
 
     async def run() -> T:
         redis = connect(deployment.redis_url)
-        keys = Keys(deployment.prefix)
         try:
-            return await use(EntityStore(redis, keys), SeenStore(redis, keys))
+            return await use(redis, Keys(deployment.prefix))
         finally:
             await redis.aclose()
 
     return asyncio.run(run())
+
+
+def in_redis(deployment: Deployment, use: Callable[[EntityStore, SeenStore], Awaitable[T]]) -> T:
+    """Return what `use` reads with stores of the deployment."""
+    return with_redis(
+        deployment, lambda redis, keys: use(EntityStore(redis, keys), SeenStore(redis, keys))
+    )
 
 
 def stored_documents(deployment: Deployment, keys: Sequence[EntityKey]) -> list[Document]:
@@ -106,12 +120,7 @@ def assert_commits_are_covered(deployment: Deployment, lane: str) -> None:
 
     For a lane that is not running: what it did is all there is.
     """
-    committed = deployment.committed(lane)
-    settled = [
-        record
-        for record in deployment.inputs(lane)
-        if record.offset < committed.get((record.topic, record.partition), 0)
-    ]
+    settled = records_before(deployment.inputs(lane), deployment.committed(lane))
     match lane:
         case "items":
             _assert_items_covered(deployment, settled)
@@ -119,6 +128,15 @@ def assert_commits_are_covered(deployment: Deployment, lane: str) -> None:
             _assert_requests_covered(deployment, settled)
         case "encode":
             _assert_registers_covered(deployment, settled)
+
+
+def records_before(records: Sequence[Any], offsets: Mapping[tuple[str, int], int]) -> list[Any]:
+    """Return the records whose (topic, partition) has a greater offset."""
+    return [
+        record
+        for record in records
+        if record.offset < offsets.get((record.topic, record.partition), 0)
+    ]
 
 
 def _assert_items_covered(deployment: Deployment, settled: Sequence[Any]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource
 
 from deploy.local.ports import free_port
@@ -20,10 +20,13 @@ from schemas.knowledge import EntityRecord
 from streams.lag import read_lag
 from streams.settings import Settings
 from streams.topic_admin import apply
-from streams.topology import LANES, group_id, lane_inputs
+from streams.topology import BEHAVIOUR, LANES, group_id, lane_inputs
 from tests.stack import wait_until_blocking
 
 REPOSITORY = Path(__file__).parents[1]
+
+ITEM_PATH = tuple(lane for lane in LANES if lane != BEHAVIOUR)
+"""The lanes that an item goes through: users cost a test nothing that it does not ask for."""
 
 # A killed worker must be noticed within a test's patience; the rest keeps the order that the
 # settings demand (drain < rebalance < request, produce < session).
@@ -59,6 +62,12 @@ class LaneProcess:
             return json.load(error)
         except OSError:
             return {"ready": False, "reasons": {}}
+
+    def metric(self, name: str) -> float:
+        """Return the sum of a metric over its labels, as /metrics has it."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=2) as page:
+            lines = page.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
     @property
     def ready(self) -> bool:
@@ -165,8 +174,8 @@ class Deployment:
         )
 
     def start_all(self, *names: str) -> dict[str, LaneProcess]:
-        """Start lanes (all of them by default) and wait until they are ready."""
-        lanes = {name: self.start(name) for name in names or LANES}
+        """Start lanes (by default those of the item path) and wait until they are ready."""
+        lanes = {name: self.start(name) for name in names or ITEM_PATH}
         wait_until_blocking(
             lambda: all(lane.ready for lane in lanes.values()), timeout=60, interval=0.1
         )
@@ -205,13 +214,41 @@ class Deployment:
         finally:
             admin.close()
 
+    def delete_before(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        """Let records of each (topic, partition) before an offset go, as retention does in time."""
+        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        try:
+            admin.delete_records({TopicPartition(*tp): end for tp, end in offsets.items()})
+        finally:
+            admin.close()
+
+    def produce(self, topic: str, *records: tuple[bytes | None, bytes | None]) -> None:
+        """Send (key, value) records, whatever they hold, to partition 0 (no prefix is needed)."""
+        producer = KafkaProducer(
+            bootstrap_servers=self.bootstrap_servers,
+            compression_type="gzip",
+            max_request_size=4_000_000,
+        )
+        try:
+            futures = [
+                producer.send(self.prefix + topic, key=key, value=value, partition=0)
+                for key, value in records
+            ]
+            for future in futures:
+                future.get(30)
+        finally:
+            producer.close(10)
+
     # ---- what is there -------------------------------------------------------------------
 
     def committed(self, lane: str) -> dict[tuple[str, int], int]:
         """Return the lane's committed offsets by (topic, partition)."""
+        return self.committed_by(group_id(self.prefix, lane))
+
+    def committed_by(self, group: str) -> dict[tuple[str, int], int]:
+        """Return a group's committed offsets by (topic, partition)."""
         admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
         try:
-            group = group_id(self.prefix, lane)
             offsets = admin.list_group_offsets({group: None})[group]
         finally:
             admin.close()

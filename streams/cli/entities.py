@@ -8,7 +8,10 @@ import typer
 from streams.cli.output import FAILED, exit_with, fail, load_settings, moment, print_json, spelled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from streams.explain import Explanation
+    from streams.explain_user import UserFacts
 
 _Key = Annotated[str, typer.Argument(help="item:42, user:7 or group:13.")]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
@@ -80,8 +83,8 @@ def explain(key: _Key, as_json: _Json = False) -> None:
     """Show what was received of an entity, when, and what became of it.
 
     Registers and versions, texts and fingerprints, who wrote the knowledge, the vectors, and the
-    last outcomes with the reason why a step was skipped or rejected. Exit code 1 if nothing is
-    known.
+    last outcomes with the reason why a step was skipped or rejected; of a user also the history and
+    why there was, or was no, call of the language model. Exit code 1 if nothing is known.
     """
     import asyncio
 
@@ -98,12 +101,17 @@ def explain(key: _Key, as_json: _Json = False) -> None:
 
 
 def _print(told: "Explanation") -> None:
+    from schemas.history import NEVER
+
     now_ms = time.time_ns() // 1_000_000
 
     def ago(at_ms: int) -> str:
         return f"{moment(at_ms)} ({spelled(max(0, now_ms - at_ms) / 1000)} ago)"
 
-    typer.echo(f"{told.key}: {told.summary}")
+    erased = "" if told.erased_at_ms == NEVER else f" (erased as of {ago(told.erased_at_ms)})"
+    typer.echo(f"{told.key}: {told.summary}{erased}")
+    if told.user is not None:
+        _print_user(told.user, ago)
     if told.seen is not None:
         what = "removal" if told.seen.removed else f"content {told.seen.fingerprint}"
         typer.echo(f"received  version {told.seen.version}, {what}, {ago(told.seen.at_ms)}")
@@ -126,6 +134,26 @@ def _print(told: "Explanation") -> None:
             f"outcome   {moment(entry.at_ms)} {entry.lane}{version} {entry.outcome}"
             + (f" ({why})" if why else "")
         )
+
+
+def _print_user(user: "UserFacts", ago: "Callable[[int], str]") -> None:
+    history = user.history
+    if history is not None and history.events:
+        full = user.full_minutes
+        limited = (
+            f"; {full} minutes reached the limit of {user.bounds.max_per_minute} a minute"
+            if full
+            else ""
+        )
+        typer.echo(
+            f"history   rev {history.rev}, {len(history.events)} of at most "
+            f"{user.bounds.max_events} interactions, newest {ago(history.newest_ms)}{limited}"
+        )
+    for event in reversed(user.newest):
+        value = "" if event.value is None else f" {event.value:g}"
+        typer.echo(f"did       {moment(event.at_ms)} {event.action} item:{event.item}{value}")
+    for line in user.gate_lines():
+        typer.echo(f"gate      {line}")
 
 
 def _or_none(version: int) -> str:

@@ -26,7 +26,7 @@ def lane(
         list[str],
         typer.Argument(
             metavar="NAME | resume NAME",
-            help="items, knowledge, knowledge-backlog, encode or encode.<space>.",
+            help="items, knowledge, knowledge-backlog, encode, behaviour or encode.<space>.",
         ),
     ],
 ) -> None:

@@ -13,8 +13,10 @@ from streams.cli import (
     dead_letters,
     doctor,
     entities,
+    erase,
     lag,
     lanes,
+    llm,
     maintenance,
     produce,
     spaces,
@@ -35,12 +37,14 @@ app = typer.Typer(
 produce.register(app)
 lanes.register(app)
 entities.register(app)
+erase.register(app)
 lag.register(app)
 maintenance.register(app)
 doctor.register(app)
 app.add_typer(topics.app)
 app.add_typer(dead_letters.app)
 app.add_typer(spaces.app)
+app.add_typer(llm.app)
 
 
 def _version(wanted: bool) -> None:

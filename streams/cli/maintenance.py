@@ -58,7 +58,10 @@ def refresh(
 
 
 def sweep(dry_run: _DryRun = False, as_json: _Json = False) -> None:
-    """Delete for good what was removed so long ago (31 days) that nothing can bring it back."""
+    """Delete for good what was removed so long ago (31 days) that nothing can bring it back.
+
+    Histories of users who were idle for FRESHET_BEHAVIOUR__IDLE_DAYS go, too.
+    """
     import asyncio
 
     from streams.maintenance.sweep import sweep as run
@@ -73,6 +76,11 @@ def sweep(dry_run: _DryRun = False, as_json: _Json = False) -> None:
     typer.echo(
         f"{verb} {report.swept} removed entities; {report.kept} are too young, "
         f"{report.changed} changed meanwhile"
+    )
+    users = report.histories
+    typer.echo(
+        f"{verb} {users.idle} idle histories and {users.marks} marks of erased users; "
+        f"{users.changed} changed meanwhile"
     )
 
 
@@ -125,11 +133,11 @@ def audit(
         float, typer.Option(min=0, max=1, help="Share of all entities, by a hash of their key.")
     ] = 1.0,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Put right what differs, through the encode lane.")
+        bool, typer.Option("--repair", help="Put right what differs, through the lanes.")
     ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Compare the documents in Redis with the `entities` topic; exit code 1 if any differ."""
+    """Compare Redis with the `entities` and `histories` topics; exit code 1 if anything differs."""
     import asyncio
 
     from streams.maintenance.audit import audit as run
@@ -146,6 +154,7 @@ def audit(
                 "compared": report.compared,
                 "differences": differences,
                 "repaired": report.repaired,
+                "histories": asdict(report.histories),
             }
         )
     else:
@@ -154,17 +163,23 @@ def audit(
                 f"{difference.key}: Redis is {difference.fault.value} "
                 f"(rev {difference.redis_rev}, entities {difference.entities_rev})"
             )
-        repaired = ", sent to the encode lane for repair" if report.repaired else ""
+        repaired = ", sent to the lanes for repair" if report.repaired else ""
+        users = report.histories
         typer.echo(
             f"{report.compared} entities compared, {len(report.differences)} differ{repaired}"
         )
-    exit_with(FAILED if report.differences and not report.repaired else 0)
+        typer.echo(
+            f"{users.compared} histories compared, {users.behind} are behind in Redis, "
+            f"{users.ahead} in the topic{repaired}"
+        )
+    exit_with(0 if report.is_clean or report.repaired else FAILED)
 
 
 def rebuild(as_json: _Json = False) -> None:
     """Put the view in Redis back from the compacted topics, without one model call.
 
-    Documents and vectors that are newer in Redis stay as they are, so lanes may go on meanwhile.
+    Documents and vectors that are newer in Redis stay as they are, and histories are joined, so
+    lanes may go on meanwhile.
     A Redis that came back empty or older is noticed and rebuilt by the encode lane itself; this is
     for everything else, and for a Redis that no lane is running on.
     """
@@ -176,12 +191,14 @@ def rebuild(as_json: _Json = False) -> None:
     settings = load_settings()
     started = time.monotonic()
     with _progress("rebuilding partitions") as on_progress:
-        written = asyncio.run(rebuild_command(settings, on_progress=on_progress))
+        report = asyncio.run(rebuild_command(settings, on_progress=on_progress))
     seconds = round(time.monotonic() - started, 3)
     if as_json:
-        print_json({"entities": written, "seconds": seconds})
+        print_json(asdict(report) | {"seconds": seconds})
     else:
-        typer.echo(f"{written} entities put back in {seconds:.1f} s")
+        typer.echo(
+            f"{report.entities} entities and {report.users} users put back in {seconds:.1f} s"
+        )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`freshet spaces`: list spaces, fit one, create it, activate it, retire it."""
+"""`freshet spaces`: make the raw one, list them, fit one, create it, activate it, retire it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from streams.cli.output import load_settings, moment, print_json, seconds_of, st
 
 if TYPE_CHECKING:
     from schemas.entities import EntityKind
-    from streams.space_fitting import Source
+    from streams.space_fitting import Source, Users
 
 app = typer.Typer(
     name="spaces", help="Sets of vectors: fit, create, activate and retire.", no_args_is_help=True
@@ -58,6 +58,25 @@ def list_(as_json: _Json = False) -> None:
     stdout().print(table)
 
 
+@app.command(epilog="Example: freshet spaces init")
+def init(as_json: _Json = False) -> None:
+    """Make the raw space and put it to use, so that lanes can take in a catalogue.
+
+    Then fit a space on what they made of it (--catalog topic --knowledge topic), create it
+    with --active, run freshet rebuild, and activate it: nothing is encoded twice.
+    """
+    import asyncio
+
+    from streams.raw_space import init as run
+
+    with stderr().status("loading the encoder ..."):
+        record = asyncio.run(run(load_settings()))
+    if as_json:
+        print_json(record.model_dump(mode="json"))
+    else:
+        typer.echo(f"{record.space.name} is {record.state.value}, written by lane {record.writer}")
+
+
 @app.command(epilog="Example: freshet spaces fit parts-pca --catalog films.jsonl --knowledge topic")
 def fit(
     name: _Name,
@@ -69,6 +88,10 @@ def fit(
         typer.Option(help="JSONL file of knowledge, or: topic. Without it, content alone."),
     ] = None,
     dim: Annotated[int, typer.Option(min=1, max=65_535, help="Dimensions.")] = _DEFAULT_DIM,
+    users: Annotated[
+        str,
+        typer.Option(help="What user vectors are made from: histories, knowledge, or none."),
+    ] = "histories",
     as_json: _Json = False,
 ) -> None:
     """Fit a parts-pca space on a catalogue and put it into the spaces directory.
@@ -88,6 +111,7 @@ def fit(
                 catalog=_source(catalog),
                 knowledge=None if knowledge is None else _source(knowledge),
                 dim=dim,
+                users=_users(users),
                 progress=progress,
             )
         )
@@ -186,6 +210,16 @@ def _source(text: str) -> "Source":
     if not path.is_file():
         raise ConfigurationError("FILE", f"{path} is no file (and not: topic)")
     return path
+
+
+def _users(text: str) -> "Users":
+    from schemas.errors import ConfigurationError
+
+    match text:
+        case "histories" | "knowledge" | "none":
+            return text
+        case _:
+            raise ConfigurationError("--users", f"{text!r} is none of histories, knowledge, none")
 
 
 def _kind(text: str) -> "EntityKind":

@@ -8,10 +8,11 @@ from schemas.spaces import Space
 from streams.doctor.finding import Finding
 from streams.redis_clients import OpenRedis, open_redis
 from streams.settings import Settings
+from streams.user_parts import history_store
 from workers.encoding.representation import CONTENT, TITLE
 from workers.live.entity_store import EntityStore
 from workers.live.live_vectors import AsyncLiveVectors
-from workers.live.memory import bytes_per_entity, server_facts
+from workers.live.memory import EntityBytes, bytes_per_entity, bytes_per_user, server_facts
 from workers.live.space_registry import SpaceRegistry
 from workers.live.view_marker import ViewMarker
 from workers.live.view_partitions import ViewPartitions
@@ -23,7 +24,7 @@ _COUNTED_VECTORS = 100_000
 
 
 async def look_at_redis(settings: Settings) -> AsyncIterator[Finding]:
-    """Yield role, memory, eviction policy and bytes per item."""
+    """Yield role, memory, eviction policy, bytes per item and per user."""
     async with open_redis(settings.redis) as redis:
         facts = await server_facts(redis.client)
         used = facts.used_memory_bytes / 2**20
@@ -45,6 +46,8 @@ async def look_at_redis(settings: Settings) -> AsyncIterator[Finding]:
         )
         async for finding in _bytes_per_item(redis):
             yield finding
+        async for finding in _bytes_per_user(settings, redis):
+            yield finding
 
 
 async def _bytes_per_item(redis: OpenRedis) -> AsyncIterator[Finding]:
@@ -59,8 +62,29 @@ async def _bytes_per_item(redis: OpenRedis) -> AsyncIterator[Finding]:
         return
     spaces = sorted(await SpaceRegistry(redis.client, redis.keys).spaces())
     cost = await bytes_per_entity(redis.client, redis.keys, sample, spaces)
+    yield Finding(True, "redis", _spelled(cost, "an item"))
+
+
+async def _bytes_per_user(settings: Settings, redis: OpenRedis) -> AsyncIterator[Finding]:
+    store = history_store(settings.behaviour, redis.client, redis.keys)
+    sample: list[EntityKey] = []
+    async for user in store.scan():
+        sample.append(user)
+        if len(sample) >= _SAMPLED_ENTITIES:
+            break
+    if not sample:
+        return
+    spaces = await SpaceRegistry(redis.client, redis.keys).spaces()
+    with_users = sorted(
+        name for name, record in spaces.items() if EntityKind.USER in record.space.kinds
+    )
+    cost = await bytes_per_user(redis.client, redis.keys, sample, with_users)
+    yield Finding(True, "redis", _spelled(cost, "a user"))
+
+
+def _spelled(cost: EntityBytes, whose: str) -> str:
     families = ", ".join(f"{name} {size:.0f}" for name, size in cost.by_family.items())
-    yield Finding(True, "redis", f"{cost.total:.0f} bytes an item (of {cost.sampled}): {families}")
+    return f"{cost.total:.0f} bytes {whose} (of {cost.sampled}): {families}"
 
 
 async def look_at_view(settings: Settings) -> AsyncIterator[Finding]:

@@ -24,6 +24,7 @@ from streams.engine.open_records import OpenRecords
 from streams.engine.outcomes import Outcome, Result, Settled
 from streams.engine.ports import (
     Acknowledger,
+    BatchAdmission,
     CheckpointSink,
     Clock,
     DeadLetterSink,
@@ -38,8 +39,12 @@ Token = TypeVar("Token")
 MIN_ARRIVALS_TO_LINGER = 4.0
 """Lingering pays only when the wait should bring at least this many records."""
 
+ADMISSION_LOOK_SECONDS = 0.05
+"""How soon a refused batch asks again: well below the time between two words from outside."""
+
 DEAD_LETTERS = "dead-letters"
 CHECKPOINTS = "checkpoints"
+ADMISSION = "admission"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +72,14 @@ class Pipeline(Generic[T, Token]):
         observer: Observer,
         clock: Clock,
         checkpoints: CheckpointSink | None = None,
+        admission: BatchAdmission | None = None,
     ) -> None:
         self._lane = lane
         self._limits = limits
         self._policy = policy
         self._observer = observer
         self._clock = clock
+        self._admission: BatchAdmission = admission or _AlwaysAdmitted()
 
         # Jitter decides when, never what, so the process-wide generator is good enough.
         self._jitter = random.random
@@ -189,6 +196,12 @@ class Pipeline(Generic[T, Token]):
         """Why the pipeline stands still, by name."""
         return dict(self._held)
 
+    @property
+    def waits(self) -> dict[str, str]:
+        """What open records wait for though nothing is wrong, by name."""
+        refusal = self._admission.refusal()
+        return {ADMISSION: refusal} if refusal and self._open.count else {}
+
     # ---- draining ------------------------------------------------------------------------
 
     @property
@@ -304,6 +317,10 @@ class Pipeline(Generic[T, Token]):
         if len(self._handlers) >= slots:
             self._waits_for_slot = True
             return None
+        # Asked before a batch is taken, so that what is refused waits as a record and not as a
+        # handler: a drain gives it up at once.
+        if self._admission.refusal():
+            return ADMISSION_LOOK_SECONDS
         batch = self._coalescer.take(
             now_ms=self._clock.now_ms(),
             max_units=max_units,
@@ -314,6 +331,9 @@ class Pipeline(Generic[T, Token]):
             return None if due_ms is None else max(0.001, (due_ms - self._clock.now_ms()) / 1000)
         task = group.create_task(self._handle(batch), name=f"{self._lane.name}-handle")
         self._handlers.add(task)
+        self._admission.entered()
+        # However it ends, even before its first step.
+        task.add_done_callback(self._on_left)
         return 0
 
     async def _handle(self, batch: list[Unit[T, Token]]) -> None:
@@ -465,6 +485,22 @@ class Pipeline(Generic[T, Token]):
 
     def _on_shrunk(self) -> None:
         self._room.set()
+
+    def _on_left(self, _task: asyncio.Task[None]) -> None:
+        self._admission.left()
+
+
+class _AlwaysAdmitted:
+    """The admission of a lane whose own bounds are enough."""
+
+    def refusal(self) -> str:
+        return ""
+
+    def entered(self) -> None:
+        pass
+
+    def left(self) -> None:
+        pass
 
 
 def _settle_position(position: Position[Token]) -> bool:

@@ -20,6 +20,19 @@ class Clock(Protocol):
         """Return the wall clock in ms since the epoch."""
 
 
+class BatchAdmission(Protocol):
+    """Whether one more batch may start, beyond the lane's own bounds: a word from outside."""
+
+    def refusal(self) -> str:
+        """Return why no batch may start now, "" when one may. Cheap: asked many times a second."""
+
+    def entered(self) -> None:
+        """A batch started."""
+
+    def left(self) -> None:
+        """A batch that had started ended, however it did."""
+
+
 class DeadLetterSink(Protocol):
     """Where records go that no retry will help."""
 

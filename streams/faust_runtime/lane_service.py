@@ -115,10 +115,11 @@ class LaneService(mode.Service):
             vitals.assigned = bool(self._bridge.assignment())
             vitals.holds = pipeline.holds
             vitals.circuits = pipeline.circuits.open_circuits()
+            vitals.waits = pipeline.waits
             vitals.open_records = pipeline.open_records
             oldest = pipeline.oldest_timestamps_ms()
             vitals.oldest_timestamp_ms = min(oldest.values()) if oldest else None
-            excused = not pipeline.open_records or vitals.holds or vitals.circuits
+            excused = not pipeline.open_records or vitals.is_excused
             if excused or pipeline.last_settled_at > quiet_since:
                 quiet_since = max(pipeline.last_settled_at, now if excused else 0.0)
             elif now - quiet_since > self._stall_seconds:

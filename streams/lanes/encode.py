@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from schemas.entities import EntityKey
+from schemas.entities import EntityKey, EntityKind
 from schemas.errors import Permanent, Transient
 from schemas.knowledge import Document, KnowledgeUpdate
 from schemas.reasons import Reason
@@ -32,6 +32,7 @@ from streams.lanes.entity_plan import (
     no_representation_message,
     representation_message,
 )
+from streams.lanes.vector_rules import is_described, is_from_documents
 from streams.lanes.vectors import AdaptorPort, VectorSource, space_records
 from workers.live.entity_records import EntityWrite, StoredEntity
 
@@ -215,7 +216,12 @@ class EncodeLane:
             None if plan.raw is None else self._representer.texts(plan.stored.document)
             for plan in plans
         ]
-        live = [index for index, plan in enumerate(plans) if plan.document.content is not None]
+        live = [
+            index
+            for index, plan in enumerate(plans)
+            if is_described(plan.entity, plan.document, raw.parts)
+            and _is_wanted(plan.entity.kind, raw, adaptors)
+        ]
         values, mask, _ = self._representer.represent(
             [(old_texts[index], _values(plans[index]), texts[index]) for index in live]
         )
@@ -248,7 +254,7 @@ class EncodeLane:
     ) -> tuple[Outgoing, ...]:
         return self._messages(
             plan,
-            _values(plan) if plan.document.content is not None else None,
+            _values(plan) if is_described(plan.entity, plan.document, raw.parts) else None,
             self._representer.texts(plan.document),
             raw=raw,
             adaptors=adaptors,
@@ -269,21 +275,34 @@ class EncodeLane:
     ) -> tuple[Outgoing, ...]:
         """Return the records of one entity; `parts` (P, d) is None when they did not change."""
         entity, document = plan.entity, plan.document
+        is_live = is_described(entity, document, raw.parts)
+        is_gone = not is_live and document.removed is not None
         messages = [entity_message(entity, document, rev=rev, written_at_ms=now_ms)]
-        if entity.kind in raw.kinds:
+        if is_from_documents(raw, entity.kind):
             if parts is not None:
                 messages.append(representation_message(entity, raw, parts, texts, rev=rev))
-            elif document.is_removed:
+            elif is_gone:
                 messages.append(no_representation_message(entity))
-        if document.content is not None or document.is_removed:
+        if is_live or is_gone:
             messages += [
                 live_update_message(
-                    entity, document, adaptor.space.name, rev=rev, written_at_ms=now_ms
+                    entity,
+                    document,
+                    adaptor.space.name,
+                    is_live=is_live,
+                    rev=rev,
+                    written_at_ms=now_ms,
                 )
                 for adaptor in adaptors
-                if entity.kind in adaptor.space.kinds
+                if is_from_documents(adaptor.space, entity.kind)
             ]
         return tuple(messages)
+
+
+def _is_wanted(kind: EntityKind, raw: Space, adaptors: Sequence[AdaptorPort]) -> bool:
+    """Whether the parts of this kind of entity are kept, or made into any vector."""
+    spaces = (raw, *(adaptor.space for adaptor in adaptors))
+    return any(is_from_documents(space, kind) for space in spaces)
 
 
 def _values(plan: Plan) -> npt.NDArray[np.floating] | None:
@@ -296,7 +315,11 @@ def _made(
     messages: tuple[Outgoing, ...],
     adaptors: Sequence[AdaptorPort],
 ) -> _Made:
-    gone = tuple(adaptor.space.name for adaptor in adaptors) if not vectors else ()
+    gone = tuple(
+        adaptor.space.name
+        for adaptor in adaptors
+        if adaptor.space.name not in vectors and is_from_documents(adaptor.space, plan.entity.kind)
+    )
     write = EntityWrite(plan.entity, plan.stored.rev, plan.document, vectors, gone)
     return _Made(plan, write, messages)
 

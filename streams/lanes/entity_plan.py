@@ -20,6 +20,7 @@ from schemas.spaces import Space
 from schemas.topics import Topic
 from schemas.vector_record import NO_VERSION, VectorHeader, VectorRecord
 from streams.emitter import Outgoing
+from streams.lanes.vector_rules import is_described, is_from_documents
 from workers.live.entity_records import StoredEntity
 
 
@@ -60,7 +61,11 @@ def make_plan(news: Document, stored: StoredEntity, raw_space: Space) -> Plan:
     merged = stored.document.merge(news)
     repeats = _shares_register(news, stored.document)
     raw = raw_parts(stored, raw_space)
-    lacks_raw = merged.content is not None and stored.key.kind in raw_space.kinds and raw is None
+    lacks_raw = (
+        raw is None
+        and is_from_documents(raw_space, stored.key.kind)
+        and is_described(stored.key, merged, raw_space.parts)
+    )
     if merged != stored.document or lacks_raw:
         verdict = Verdict.WRITE
     else:
@@ -178,10 +183,15 @@ def no_representation_message(entity: EntityKey) -> Outgoing:
 
 
 def live_update_message(
-    entity: EntityKey, document: Document, space: str, *, rev: int, written_at_ms: int
+    entity: EntityKey,
+    document: Document,
+    space: str,
+    *,
+    is_live: bool,
+    rev: int,
+    written_at_ms: int,
 ) -> Outgoing:
-    """Return the announcement that the entity's vector in a space changed, or went."""
-    is_live = document.content is not None
+    """Return the announcement that the entity's vector in a space changed, or (not live) went."""
     update = LiveUpdate(
         entity=entity,
         space=space,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from schemas.entities import EntityKey
+from schemas.entities import EntityKey, EntityKind
 from schemas.errors import Permanent, Transient
 from schemas.fingerprints import Json, knowledge_fingerprint
 from schemas.knowledge import (
@@ -33,7 +33,8 @@ from streams.engine.ports import Clock
 from streams.lanes.recent_knowledge import RecentKnowledge, RefusalShare
 from streams.lanes.request_order import brought_up_to_date, judge, outranks
 from streams.settings import KnowledgeSettings
-from workers.knowledge.prompts import Domain, Prompt, item_prompt, prompt_id, repair_prompt
+from workers.knowledge.prompts import Domain, Prompt, repair_prompt
+from workers.knowledge.select_prompt import prompt_about, prompt_id_of
 from workers.knowledge.writer import Answer, Rejected, Writer
 from workers.live.entity_records import StoredEntity
 
@@ -67,8 +68,10 @@ class DocumentPort(Protocol):
 class GatePort(Protocol):
     """Who judges answers."""
 
-    def judge(self, answer: Answer, fields: Mapping[str, Json]) -> Rejected | None:
-        """Return why the answer about an item with these fields is refused, None if it is not."""
+    def judge(
+        self, answer: Answer, fields: Mapping[str, Json], kind: EntityKind
+    ) -> Rejected | None:
+        """Return why an answer about an entity with these fields is refused, None if it is not."""
 
 
 @dataclass(slots=True)
@@ -118,7 +121,6 @@ class KnowledgeLane:
         self._writer = writer
         self._gate = gate
         self._domain = domain
-        self._prompt_id = prompt_id(domain)
         self._settings = settings
         self._clock = clock
         self._slots = asyncio.Semaphore(settings.in_flight)
@@ -187,8 +189,9 @@ class KnowledgeLane:
             )
             return Settled(Outcome.UNCHANGED, reason="removed", called=("redis",))
         request = brought_up_to_date(request, known)
+        prompt_id = prompt_id_of(self._domain, request.entity.kind)
         fingerprint = knowledge_fingerprint(
-            request.content_fingerprint, self._prompt_id, self._writer.model
+            request.content_fingerprint, prompt_id, self._writer.model
         )
         verdict = judge(request, known, fingerprint)
         if isinstance(verdict, Settled):
@@ -216,7 +219,7 @@ class KnowledgeLane:
             factors=answer.factors,
             provenance=Provenance(
                 model=self._writer.model,
-                prompt_id=self._prompt_id,
+                prompt_id=prompt_id_of(self._domain, request.entity.kind),
                 fingerprint=fingerprint,
                 prompt_tokens=answer.prompt_tokens,
                 completion_tokens=answer.completion_tokens,
@@ -228,7 +231,7 @@ class KnowledgeLane:
 
     async def _acceptable_answer(self, request: KnowledgeRequest) -> Answer:
         """Return an answer that passed the gate, after one repair at most; raises Rejected."""
-        prompt = item_prompt(self._domain, request.entity, request.fields)
+        prompt = prompt_about(self._domain, request.entity, request.fields)
         try:
             return await self._answer(prompt, request)
         except Rejected as rejected:
@@ -250,7 +253,7 @@ class KnowledgeLane:
             raise Transient(WRITER, f"no answer within {seconds:g} s") from error
         self.stats.prompt_tokens += answer.prompt_tokens
         self.stats.completion_tokens += answer.completion_tokens
-        rejected = self._gate.judge(answer, request.fields)
+        rejected = self._gate.judge(answer, request.fields, request.entity.kind)
         if rejected is not None:
             raise rejected
         return answer

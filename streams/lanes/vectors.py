@@ -15,6 +15,7 @@ from schemas.entities import EntityKey
 from schemas.knowledge import Document
 from schemas.spaces import Space
 from streams.lanes.entity_plan import mask_bits, vector_record
+from streams.lanes.vector_rules import is_from_documents
 
 
 class AdaptorPort(Protocol):
@@ -32,7 +33,7 @@ class AdaptorPort(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VectorSource:
-    """What a vector is made from: revision `rev` of a document that has content."""
+    """What a vector is made from: revision `rev` of a document that describes its entity."""
 
     key: EntityKey
     document: Document
@@ -48,11 +49,13 @@ def space_records(
 ) -> list[dict[str, bytes]]:
     """Return each source's vector records by space, in order; `parts` (n, P, d), `mask` (n, P).
 
-    A space gets only entities of its kinds. Blocks on the adaptors.
+    A space gets only the kinds that it makes from documents. Blocks on the adaptors.
     """
     records: list[dict[str, bytes]] = [{} for _ in sources]
     for adaptor in adaptors:
-        rows = [row for row, one in enumerate(sources) if one.key.kind in adaptor.space.kinds]
+        rows = [
+            row for row, one in enumerate(sources) if is_from_documents(adaptor.space, one.key.kind)
+        ]
         if not rows:
             continue
         for row, vector in zip(rows, adaptor.apply(parts[rows], mask[rows]), strict=True):

@@ -3,22 +3,29 @@
 They part when a process was paused between Redis and Kafka for longer than its session, or when a
 Redis came back without its last writes. Redis is written first, so a document that is newer there
 may just be on its way: it counts only if `entities` still lacks it in a second look. Repair goes
-through the encode lane, the one writer of the compacted topics; see `republish`.
+through the encode lane, the one writer of the compacted topics; see `republish`. Users' histories
+are compared likewise: see `audit_histories`.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from hashlib import blake2b
 
 from schemas.entities import EntityKey
 from schemas.knowledge import Document, EntityRecord
 from streams.emitter import Emitter, KafkaEmitter
 from streams.entity_log import entity_partitions
+from streams.lanes.vector_rules import is_from_documents
+from streams.maintenance.audit_histories import HistoryAudit, audit_histories
 from streams.maintenance.republish import republish
 from streams.redis_clients import OpenRedis, open_redis
 from streams.settings import KafkaSettings, Settings
+from streams.user_parts import history_restore, tower_options, user_vectors
+from streams.user_spaces import UserSpaces
 from workers.live.entity_records import StoredEntity
 from workers.live.entity_store import EntityStore, RebuiltEntity
 from workers.live.space_registry import SpaceRegistry
@@ -47,11 +54,20 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """How many entities were compared, those that differ, and whether they were sent for repair."""
+    """How many entities were compared, those that differ, and whether they were sent for repair.
+
+    Histories are only counted: users have no place in a report.
+    """
 
     compared: int
     differences: tuple[Difference, ...]
     repaired: bool
+    histories: HistoryAudit
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.differences or self.histories.behind or self.histories.ahead)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +107,7 @@ async def audit(
             pairs += await _still_ahead(settings.kafka, ahead)
         if repair and pairs:
             await _repair(settings, redis, pairs, emitter)
+        histories = await _audit_histories(settings, redis, share, repair=repair, pause=pause)
     differences = tuple(
         Difference(
             pair.stored.key,
@@ -101,7 +118,35 @@ async def audit(
         for pair in pairs
         if pair.fault is not None
     )
-    return AuditReport(compared, differences, repair and bool(pairs))
+    different = bool(pairs) or histories.behind + histories.ahead > 0
+    return AuditReport(compared, differences, repair and different, histories)
+
+
+async def _audit_histories(
+    settings: Settings,
+    redis: OpenRedis,
+    share: float,
+    *,
+    repair: bool,
+    pause: Callable[[float], Awaitable[None]],
+) -> HistoryAudit:
+    spaces = UserSpaces(SpaceRegistry(redis.client, redis.keys), tower_options(settings.behaviour))
+    with ThreadPoolExecutor(1, "towers") as executor:
+        vectors = user_vectors(
+            settings.behaviour, redis.client, redis.keys, towers=spaces, executor=executor
+        )
+        restore = history_restore(
+            settings, redis.client, redis.keys, vectors=vectors, refresh_spaces=spaces.refresh
+        )
+        if repair:
+            await spaces.refresh()
+        return await audit_histories(
+            settings,
+            redis,
+            wanted=partial(in_sample, share=share),
+            repair=restore if repair else None,
+            pause=partial(pause, _SECOND_LOOK_SECONDS),
+        )
 
 
 def in_sample(key: bytes, share: float) -> bool:
@@ -169,7 +214,7 @@ async def _repair(
         pair.record for pair in pairs if pair.fault is Fault.BEHIND and pair.record is not None
     ]
     store = EntityStore(redis.client, redis.keys)
-    spaces = tuple(sorted(await SpaceRegistry(redis.client, redis.keys).spaces()))
+    registered = (await SpaceRegistry(redis.client, redis.keys).spaces()).values()
     for start in range(0, len(behind), _BATCH):
         await store.put_if_newer_rev(
             [
@@ -178,7 +223,13 @@ async def _repair(
                     record.rev,
                     record.document,
                     record.written_at_ms,
-                    drop=() if record.document.content is not None else spaces,
+                    drop=()
+                    if record.document.content is not None
+                    else tuple(
+                        one.space.name
+                        for one in registered
+                        if is_from_documents(one.space, record.entity.kind)
+                    ),
                 )
                 for record in behind[start : start + _BATCH]
             ]

@@ -22,15 +22,16 @@ topic still has it, 7 days): then forget the item once more. `freshet sweep` del
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from schemas.entities import EntityKey
+from schemas.entities import EntityKey, EntityKind
 from schemas.errors import Transient
 from schemas.knowledge import Document, EntityRecord, KnowledgeRequest, RequestKind
 from schemas.topics import Topic
 from streams.emitter import Emitter, KafkaEmitter, Outgoing
 from streams.lag import read_lag
+from streams.lanes.vector_rules import is_from_documents
 from streams.maintenance.republish import registers_of, republish
 from streams.redis_clients import OpenRedis, open_redis
 from streams.settings import KafkaSettings, Settings
@@ -68,7 +69,7 @@ async def forget(
     `on_wait(lane, records)` is told what it waits for.
     """
     if not force:
-        await _settled(settings.kafka, wait_seconds, on_wait)
+        await _settled(settings.kafka, _lanes_of(key), wait_seconds, on_wait)
     own = KafkaEmitter(settings.kafka) if emitter is None else None
     out = emitter or own
     try:
@@ -85,12 +86,21 @@ async def forget(
             await own.aclose()
 
 
+def _lanes_of(key: EntityKey) -> tuple[str, ...]:
+    """Return the lanes that may yet bring a register of the entity, in the order of the flow."""
+    other = "items" if key.kind is EntityKind.USER else "behaviour"
+    return tuple(lane for lane in LANES if lane != other)
+
+
 async def _settled(
-    kafka: KafkaSettings, wait_seconds: float, on_wait: Callable[[str, int], None] | None
+    kafka: KafkaSettings,
+    lanes: Sequence[str],
+    wait_seconds: float,
+    on_wait: Callable[[str, int], None] | None,
 ) -> None:
     """Return once each lane committed past what its topic held when its turn came."""
     deadline = time.monotonic() + wait_seconds
-    for lane in LANES:
+    for lane in lanes:
         report = await asyncio.to_thread(read_lag, kafka, [lane])
         ends = {(row.topic, row.partition): row.end for row in report.partitions}
         while True:
@@ -113,7 +123,11 @@ async def _settled(
 async def _reset(redis: OpenRedis, key: EntityKey) -> tuple[Document, int]:
     """Return the document that was stored, and the revision of the empty one in its place."""
     store = EntityStore(redis.client, redis.keys)
-    spaces = tuple(sorted(await SpaceRegistry(redis.client, redis.keys).spaces()))
+    registered = (await SpaceRegistry(redis.client, redis.keys).spaces()).values()
+    # A user's vectors from histories stay: what is forgotten is the document.
+    spaces = tuple(
+        sorted(one.space.name for one in registered if is_from_documents(one.space, key.kind))
+    )
     for _ in range(_ATTEMPTS):
         stored = await store.load_stored(key, spaces)
         rev = 0 if stored is None else stored.rev

@@ -1,12 +1,14 @@
 """`freshet refresh`: asks for knowledge to be written anew, by filling the backlog.
 
 Reads `entities`, never Redis, and calls no model: the backlog lane does, while the server is idle.
+A user is written about anew from what was asked the last time, whatever the gate's budgets say.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from schemas.entities import EntityKind
 from schemas.knowledge import Content, Document, EntityRecord, KnowledgeRequest, RequestKind
 from schemas.topics import Topic
 from streams.emitter import Emitter, KafkaEmitter, Outgoing
@@ -14,7 +16,7 @@ from streams.entity_log import entity_partitions
 from streams.maintenance.conditions import Condition, parse_conditions
 from streams.settings import Settings
 from workers.knowledge.load_domain import load_domain
-from workers.knowledge.prompts import prompt_id
+from workers.knowledge.select_prompt import PROMPTED_KINDS, prompt_id_of
 
 _TOKENS_A_CALL_UNTIL_KNOWN = 600
 _BATCH = 500
@@ -45,9 +47,10 @@ async def refresh(
     `prompt!=current` and `model!=current` stand for what the settings name. Raises InvalidInput on
     a condition, Transient("kafka"); a request may be sent twice after that, and costs one call.
     """
-    conditions = parse_conditions(
-        where, current_prompt=_current_prompt(settings), current_model=settings.knowledge.model
-    )
+    conditions = {
+        kind: parse_conditions(where, current_prompt=prompt, current_model=settings.knowledge.model)
+        for kind, prompt in _current_prompts(settings).items()
+    }
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     own = KafkaEmitter(settings.kafka) if emitter is None and not dry_run else None
     out = emitter or own
@@ -60,7 +63,7 @@ async def refresh(
                 looked_at += 1
                 if limit is not None and tally.entities >= limit:
                     break
-                content = _selected(record.document, conditions, now)
+                content = _selected(record.document, conditions.get(record.entity.kind, ()), now)
                 if content is not None:
                     tally.add(record.document)
                     requests.append(_request(record, content, now))
@@ -74,16 +77,16 @@ async def refresh(
     return RefreshReport(looked_at, tally.entities, tally.estimate(), dry_run)
 
 
-def _current_prompt(settings: Settings) -> str:
+def _current_prompts(settings: Settings) -> Mapping[EntityKind, str]:
+    """Return the id of the prompt about each kind of entity that there is one for."""
     knowledge = settings.knowledge
-    return prompt_id(
-        load_domain(
-            knowledge.domain,
-            factors=knowledge.factors,
-            max_factor_chars=knowledge.max_factor_chars,
-            max_tokens=knowledge.max_tokens,
-        )
+    domain = load_domain(
+        knowledge.domain,
+        factors=knowledge.factors,
+        max_factor_chars=knowledge.max_factor_chars,
+        max_tokens=knowledge.max_tokens,
     )
+    return {kind: prompt_id_of(domain, kind) for kind in PROMPTED_KINDS}
 
 
 def _selected(document: Document, conditions: Sequence[Condition], now_ms: int) -> Content | None:

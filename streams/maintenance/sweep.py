@@ -6,6 +6,8 @@ that comes back at that very moment: Redis first, by compare-and-set on the revi
 that changed is left alone; and after the nulls are acknowledged Redis is read once more, and the
 encode lane asked to produce again whatever came back in between (its record may lie before our
 null). A crash between the two steps leaves a marker without a document, which the next sweep takes.
+
+Users' histories are swept likewise: see `sweep_histories`.
 """
 
 import time
@@ -14,10 +16,13 @@ from dataclasses import dataclass
 
 from schemas.entities import EntityKey
 from schemas.knowledge import Document, EntityRecord
+from schemas.spaces import Space
 from schemas.topics import DAY_MS, REMOVED_MARKER_DAYS, Topic
 from streams.emitter import Emitter, KafkaEmitter, Outgoing
 from streams.entity_log import entity_partitions
+from streams.lanes.vector_rules import is_from_documents
 from streams.maintenance.republish import republish
+from streams.maintenance.sweep_histories import SweptHistories, sweep_histories
 from streams.redis_clients import OpenRedis, open_redis
 from streams.settings import Settings
 from workers.live.entity_removal import EntityRemoval
@@ -35,6 +40,7 @@ class SweepReport:
     kept: int
     changed: int
     dry_run: bool
+    histories: SweptHistories
 
 
 async def sweep(
@@ -52,7 +58,8 @@ async def sweep(
     swept = kept = changed = 0
     try:
         async with open_redis(settings.redis) as redis:
-            spaces = sorted(await SpaceRegistry(redis.client, redis.keys).spaces())
+            registered = await SpaceRegistry(redis.client, redis.keys).spaces()
+            spaces = [registered[name].space for name in sorted(registered)]
             async for partition in entity_partitions(settings.kafka, on_progress=on_progress):
                 markers = [record for record in partition.records() if _is_marker(record.document)]
                 due = [record for record in markers if is_due(record, now)]
@@ -65,10 +72,11 @@ async def sweep(
                     done = await _sweep(redis, out, batch, spaces)
                     swept += done
                     changed += len(batch) - done
+            histories = await sweep_histories(settings, redis, None if dry_run else out, now_ms=now)
     finally:
         if own is not None:
             await own.aclose()
-    return SweepReport(swept, kept, changed, dry_run)
+    return SweepReport(swept, kept, changed, dry_run, histories)
 
 
 def is_due(record: EntityRecord, now_ms: int) -> bool:
@@ -82,12 +90,17 @@ def _is_marker(document: Document) -> bool:
 
 
 async def _sweep(
-    redis: OpenRedis, emitter: Emitter, records: Sequence[EntityRecord], spaces: Sequence[str]
+    redis: OpenRedis, emitter: Emitter, records: Sequence[EntityRecord], spaces: Sequence[Space]
 ) -> int:
     """Delete, null, look again; return how many were swept."""
     removal = EntityRemoval(redis.client, redis.keys)
-    done = await removal.delete_if_rev([(record.entity, record.rev) for record in records], spaces)
-    gone = [record.entity for record, deleted in zip(records, done, strict=True) if deleted]
+    gone: list[EntityKey] = []
+    for kind in dict.fromkeys(record.entity.kind for record in records):
+        rows = [(record.entity, record.rev) for record in records if record.entity.kind is kind]
+        # A user whose document was removed may have a history since, and vectors made from it.
+        made = [space.name for space in spaces if is_from_documents(space, kind)]
+        done = await removal.delete_if_rev(rows, made)
+        gone += [key for (key, _), deleted in zip(rows, done, strict=True) if deleted]
     await emitter.emit(
         [
             Outgoing(topic, key.encode(), None)

@@ -14,7 +14,15 @@ from streams.engine.outcomes import Outcome, Result, Settled
 from streams.engine.pipeline import FailurePolicy
 from streams.engine.uncancelled import CancelledFromInside
 from tests.fakes.clock import START_MS
-from tests.fakes.engine import DONE, TOPIC, Bench, Change, FakeCheckpoints, FakeLane
+from tests.fakes.engine import (
+    DONE,
+    TOPIC,
+    Bench,
+    Change,
+    FakeAdmission,
+    FakeCheckpoints,
+    FakeLane,
+)
 from tests.fakes.virtual_time import LoopClock, in_virtual_time
 from tests.stack import wait_until
 
@@ -831,6 +839,63 @@ async def test_a_drain_is_stuck_when_only_a_dependency_or_a_time_can_help() -> N
         assert not bench.pipeline.is_stuck
         await wait_until(lambda: bench.lane.running == 0)
         assert bench.pipeline.is_stuck
+
+
+# ---- admission ---------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_what_is_refused_waits_as_a_record_and_goes_on_when_admitted() -> None:
+    admission = FakeAdmission()
+    admission.why_not = "3 requests wait at the server"
+    async with Bench(FakeLane(), one_at_a_time(), admission=admission) as bench:
+        for id_ in "abcd":
+            bench.admit(id_, 1)
+        await passes(3_600)
+
+        assert bench.lane.batches == []
+        assert bench.pipeline.waits == {"admission": "3 requests wait at the server"}
+        assert not bench.pipeline.holds
+        assert not bench.pipeline.circuits.open_circuits()
+
+        admission.why_not = ""
+        await wait_until(lambda: bench.acked() == [0, 1, 2, 3])
+        assert bench.pipeline.waits == {}
+        assert (admission.started, admission.inside) == (4, 0)
+
+
+@in_virtual_time
+async def test_a_drain_need_not_wait_for_what_is_refused() -> None:
+    admission = FakeAdmission()
+    admission.why_not = "busy"
+    async with Bench(FakeLane(), one_at_a_time(), admission=admission) as bench:
+        bench.admit("a", 1)
+        await passes(1)
+        assert not bench.pipeline.is_stuck
+
+        bench.pipeline.start_drain()
+
+        assert bench.pipeline.is_stuck
+
+
+@in_virtual_time
+async def test_a_batch_leaves_however_it_ends() -> None:
+    admission, outage = FakeAdmission(), Outage()
+    outage.is_on = True
+    async with Bench(FakeLane(outage), one_at_a_time(), admission=admission) as bench:
+        bench.admit("a", 1)
+        await wait_until(lambda: len(outage.attempts) == 2)
+        await wait_until(lambda: admission.inside == 0)
+        bench.pipeline.abandon()
+
+        gates = Gates()
+        bench.lane.behaviour, bench.generation = gates, 2
+        bench.admit("b", 1)
+        await wait_until(lambda: admission.inside == 1)
+        bench.pipeline.abandon()
+        await wait_until(lambda: admission.inside == 0)
+
+    assert admission.started == 3
 
 
 # ---- bugs --------------------------------------------------------------------------------

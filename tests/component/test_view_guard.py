@@ -22,8 +22,10 @@ class FakeView:
         self.id = "redis-1"
         self.partitions: dict[int, str] = {}
         self.stamped = False
+        self.stamps = 0
         self.offsets: Partitions = {}
         self.admitted: str | None = "never set"
+        self.admitted_stamp: str | None = "never set"
         self.is_down = False
         self.calls: list[str] = []
 
@@ -53,14 +55,16 @@ class FakeView:
         assert self.admitted == run_id == self.id
         self.partitions[partition] = run_id
 
-    async def is_stamped(self) -> bool:
-        await self._answer("is_stamped")
-        return self.stamped
+    async def current_stamp(self) -> str | None:
+        await self._answer("current_stamp")
+        return f"stamp-{self.stamps}" if self.stamped else None
 
-    async def stamp(self) -> None:
+    async def stamp(self) -> str:
         await self._answer("stamp")
         assert self.admitted == self.id
         self.stamped = True
+        self.stamps += 1
+        return f"stamp-{self.stamps}"
 
     async def checkpoints(self) -> Partitions:
         await self._answer("checkpoints")
@@ -69,10 +73,13 @@ class FakeView:
     async def store_checkpoints(self, offsets: Partitions) -> None:
         await self._answer("store_checkpoints")
         assert self.admitted == self.id
+        assert self.stamped
+        assert self.admitted_stamp == f"stamp-{self.stamps}"
         self.offsets |= offsets
 
-    def admit(self, run_id: str | None) -> None:
+    def admit(self, run_id: str | None, stamp: str | None) -> None:
         self.admitted = run_id
+        self.admitted_stamp = stamp
 
 
 class FakePipeline:
@@ -108,24 +115,38 @@ class FakePipeline:
 
 
 class Setting:
-    """A lane, its view and its guard; `owner` for the lane that can rebuild the view."""
+    """A lane, its view and its guard; `owner` for the lane that can rebuild the view.
 
-    def __init__(self, *, owner: bool, replays: bool = True, partitions: int = 2) -> None:
+    `restores` for a lane with state of its own; `watermarks` say what of its input is in there.
+    """
+
+    def __init__(
+        self, *, owner: bool, replays: bool = True, restores: bool = False, partitions: int = 2
+    ) -> None:
         self.view = FakeView()
         self.pipeline = FakePipeline()
         self.assigned = {TP0, TP1}
         self.committed: Partitions = {}
         self.replayed: list[tuple[tuple[str, int], int | None, int]] = []
         self.rebuilt: list[set[int]] = []
+        self.restored: list[set[tuple[str, int]]] = []
+        self.watermarks: Partitions = {}
         self.fails: list[Transient] = []
+        self._is = owner, replays, restores, partitions
+        self.build()
+
+    def build(self, *, replay=None, restore=None) -> None:
+        """Make the guard; `replay` and `restore` in place of this setting's own."""
+        owner, replays, restores, partitions = self._is
         self.guard = ViewGuard(
             GuardedLane(
                 name="encode" if owner else "items",
                 view_partitions=partitions,
                 assignment=lambda: set(self.assigned),
                 committed=self.committed_of,
-                replay=self.replay if replays else None,
+                replay=(replay or self.replay) if replays else None,
                 rebuild=self.rebuild if owner else None,
+                restore=(restore or self.restore) if restores else None,
             ),
             self.view,
             self.pipeline,
@@ -151,6 +172,16 @@ class Setting:
             raise self.fails.pop()
         self.rebuilt.append(partitions)
         return 5
+
+    async def restore(self, partitions: set[tuple[str, int]]) -> Partitions:
+        assert self.pipeline.held
+        assert self.pipeline.frozen
+        assert self.view.admitted == self.view.id
+        if self.fails:
+            raise self.fails.pop()
+        assert not self.replayed, "first what was kept, then what came since"
+        self.restored.append(partitions)
+        return {tp: offset for tp, offset in self.watermarks.items() if tp in partitions}
 
     def everything_was_verified(self) -> None:
         self.view.partitions = {0: self.view.id, 1: self.view.id}
@@ -334,6 +365,153 @@ async def test_a_lane_that_writes_no_redis_never_replays() -> None:
     await setting.guard.look()
 
     assert setting.is_open()
+
+
+@in_virtual_time
+async def test_a_view_that_was_emptied_and_put_back_between_two_looks_is_noticed() -> None:
+    setting = Setting(owner=False)
+    setting.everything_was_verified()
+    setting.committed = {TP0: 9, TP1: 9}
+    setting.view.offsets = dict(setting.committed)
+    await setting.guard.look()
+
+    # The owner is quicker than this lane's next look: all it left behind is another stamp.
+    setting.view.stamps += 1
+    setting.view.offsets = {}
+    await setting.guard.look()
+
+    assert setting.replayed == [(TP0, None, 9), (TP1, None, 9)]
+    assert setting.is_open()
+    assert setting.view.admitted_stamp == "stamp-1"
+
+
+@in_virtual_time
+async def test_checkpoints_may_only_go_into_the_view_that_was_compared() -> None:
+    setting = Setting(owner=True)
+    assert setting.view.admitted_stamp is None
+
+    await setting.guard.look()
+    assert setting.view.admitted_stamp == "stamp-1"
+
+    setting.view.restart(stamped=False)
+    setting.view.partitions = {0: setting.view.id, 1: setting.view.id}
+    await setting.guard.look()
+    assert setting.view.admitted_stamp == "stamp-2"
+
+
+# ---- lanes with state of their own -------------------------------------------------------
+
+
+@in_virtual_time
+async def test_what_a_lane_keeps_is_put_back_and_only_later_input_is_read_again() -> None:
+    setting = Setting(owner=False, restores=True)
+    setting.everything_was_verified()
+    setting.view.offsets = {TP1: 20}
+    setting.committed = {TP0: 100, TP1: 50}
+    setting.watermarks = {TP0: 90, TP1: 10}
+
+    await setting.guard.look()
+
+    assert setting.restored == [{TP0, TP1}]
+    assert setting.replayed == [(TP0, 90, 100), (TP1, 20, 50)]
+    assert setting.view.offsets == {TP0: 100, TP1: 50}
+    assert setting.is_open()
+
+
+@in_virtual_time
+async def test_a_partition_is_whole_once_its_state_is_back_not_once_it_is_assigned() -> None:
+    setting = Setting(owner=False, restores=True)
+    setting.everything_was_verified()
+    setting.assigned = {TP0}
+    setting.committed = {TP1: 50}
+    seen: list[frozenset[tuple[str, int]]] = []
+
+    async def seen_restore(partitions: set[tuple[str, int]]) -> Partitions:
+        seen.append(setting.guard.whole)
+        return await setting.restore(partitions)
+
+    async def seen_replay(tp: tuple[str, int], start: int | None, end: int) -> int:
+        seen.append(setting.guard.whole)
+        return await setting.replay(tp, start, end)
+
+    setting.build(replay=seen_replay, restore=seen_restore)
+    assert setting.guard.whole == frozenset()
+    await setting.guard.look()
+    setting.restored.clear()
+    setting.assigned = {TP0, TP1}
+    assert setting.guard.whole == {TP0}
+
+    await setting.guard.look()
+
+    assert seen == [frozenset(), {TP0}, {TP0, TP1}]
+    assert setting.guard.whole == {TP0, TP1}
+    setting.view.stamps += 1
+    setting.view.stamped = False
+    await setting.guard.look()
+    assert setting.guard.whole == frozenset()
+
+
+@in_virtual_time
+async def test_without_a_watermark_all_input_is_read_again() -> None:
+    setting = Setting(owner=False, restores=True)
+    setting.everything_was_verified()
+    setting.view.offsets = {TP1: 50}
+    setting.committed = {TP0: 100, TP1: 50}
+
+    await setting.guard.look()
+
+    assert setting.restored == [{TP0}]
+    assert setting.replayed == [(TP0, None, 100)]
+
+
+@in_virtual_time
+async def test_state_is_put_back_though_the_group_has_no_offsets_any_more() -> None:
+    setting = Setting(owner=False, restores=True)
+    setting.everything_was_verified()
+
+    await setting.guard.look()
+
+    assert setting.restored == [{TP0, TP1}]
+    assert setting.replayed == []
+    assert setting.view.offsets == {TP0: 0, TP1: 0}
+    setting.assigned = {TP0}
+    await setting.guard.look()
+    setting.assigned = {TP0, TP1}
+    await setting.guard.look()
+    assert setting.restored == [{TP0, TP1}], "noted as whole: not put back with every rebalance"
+
+
+@in_virtual_time
+async def test_nothing_is_put_back_into_a_redis_that_has_everything() -> None:
+    setting = Setting(owner=False, restores=True)
+    setting.everything_was_verified()
+    setting.view.offsets = {TP0: 100, TP1: 50}
+    setting.committed = {TP0: 100, TP1: 50}
+
+    await setting.guard.look()
+
+    assert setting.restored == []
+    assert setting.is_open()
+
+
+@in_virtual_time
+async def test_a_lane_whose_state_could_not_be_put_back_stays_closed_and_begins_again() -> None:
+    setting = Setting(owner=False, restores=True)
+    setting.everything_was_verified()
+    setting.committed = {TP0: 100, TP1: 50}
+    setting.watermarks = {TP0: 100, TP1: 50}
+    setting.fails = [Transient("kafka", "no answer")]
+    watching = asyncio.create_task(setting.guard.watch())
+    await wait_until(lambda: not setting.fails)
+    await wait_until(setting.is_closed, interval=0)
+    assert setting.view.offsets == {}
+
+    await wait_until(setting.is_open)
+
+    assert setting.restored == [{TP0, TP1}]
+    assert setting.view.offsets == {TP0: 100, TP1: 50}
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
 
 
 # ---- several workers ---------------------------------------------------------------------

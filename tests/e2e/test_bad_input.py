@@ -5,9 +5,9 @@ The lane goes on; a flood of invalid records pauses it until an operator resumes
 
 import json
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
-from kafka import KafkaProducer
 
 from schemas.dead_letter import HEAD_BYTES, DeadLetter
 from schemas.entities import EntityKey
@@ -67,22 +67,7 @@ def deployment(deploy: Deploy) -> Deployment:
 
 @pytest.fixture
 def produce(deployment: Deployment):
-    producer = KafkaProducer(
-        bootstrap_servers=deployment.bootstrap_servers,
-        compression_type="gzip",
-        max_request_size=4_000_000,
-    )
-
-    def send(*records: tuple[bytes | None, bytes | None]) -> None:
-        futures = [
-            producer.send(deployment.prefix + "catalog.items", key=key, value=value, partition=0)
-            for key, value in records
-        ]
-        for future in futures:
-            future.get(30)
-
-    yield send
-    producer.close()
+    return partial(deployment.produce, "catalog.items")
 
 
 def _letters(deployment: Deployment) -> list[DeadLetter]:

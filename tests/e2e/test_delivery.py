@@ -14,14 +14,13 @@ import pytest
 from deploy.local.kafka_server import KafkaServer
 from deploy.local.redis_server import RedisServer
 from schemas.entities import EntityKey
-from streams.topology import LANES
 from tests.delivery import (
     Traffic,
     assert_all_arrived,
     assert_commits_are_covered,
     stored_documents,
 )
-from tests.deployment import Deploy, Deployment, LaneProcess
+from tests.deployment import ITEM_PATH, Deploy, Deployment, LaneProcess
 from tests.document_equality import LiveView, live_view
 from tests.feed import FeedEvent, make_feed, newest_versions
 from tests.stack import wait_until_blocking
@@ -54,7 +53,7 @@ def test_lanes_killed_at_random_moments_lose_nothing(deploy: Deploy) -> None:
     traffic = Traffic(deployment, feed, per_second=150)
     traffic.start()
 
-    for name in chance.sample(tuple(LANES), len(LANES)) * 2:
+    for name in chance.sample(ITEM_PATH, len(ITEM_PATH)) * 2:
         time.sleep(chance.uniform(0.2, 2.0))
         lanes[name].kill()
         assert_commits_are_covered(deployment, name)
@@ -73,7 +72,7 @@ def test_a_second_worker_joining_and_leaving_each_lane_loses_nothing(deploy: Dep
     traffic = Traffic(deployment, feed, per_second=60)
     traffic.start()
 
-    for name in LANES:
+    for name in ITEM_PATH:
         second = deployment.start(name)
         _ready(second)
         time.sleep(1.0)
@@ -190,7 +189,7 @@ def test_sigterm_in_mid_flow_drains_and_loses_nothing(deploy: Deploy) -> None:
     traffic = Traffic(deployment, feed, per_second=100)
     traffic.start()
 
-    for name in LANES:
+    for name in ITEM_PATH:
         started = time.monotonic()
         code = lanes[name].terminate()
         assert code == 0, lanes[name].tail()

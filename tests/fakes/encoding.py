@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from typing import Literal
 
 import numpy as np
 
@@ -39,7 +40,10 @@ class SumAdaptor:
     """An Adaptor: the sum of the parts that are present."""
 
     def __init__(
-        self, name: str = "sum", kinds: tuple[EntityKind, ...] = (EntityKind.ITEM,)
+        self,
+        name: str = "sum",
+        kinds: tuple[EntityKind, ...] = (EntityKind.ITEM,),
+        user_vectors: Literal["histories", "knowledge"] = "histories",
     ) -> None:
         self.space = Space(
             name=name,
@@ -49,6 +53,7 @@ class SumAdaptor:
             parts=PARTS,
             part_dim=DIM,
             dim=DIM,
+            user_vectors=user_vectors,
         )
         self.calls = 0
 

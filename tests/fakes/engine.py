@@ -162,6 +162,25 @@ class FakeCheckpoints:
         self.offsets |= offsets
 
 
+class FakeAdmission:
+    """Lets batches start while `why_not` is empty; counts them."""
+
+    def __init__(self) -> None:
+        self.why_not = ""
+        self.started = 0
+        self.inside = 0
+
+    def refusal(self) -> str:
+        return self.why_not
+
+    def entered(self) -> None:
+        self.started += 1
+        self.inside += 1
+
+    def left(self) -> None:
+        self.inside -= 1
+
+
 class RecordingObserver:
     """Keeps all it is told; `on_flood` may hold the pipeline."""
 
@@ -199,6 +218,7 @@ class Bench:
         policy: FailurePolicy | None = None,
         *,
         checkpoints: FakeCheckpoints | None = None,
+        admission: FakeAdmission | None = None,
     ) -> None:
         self.lane = lane
         self.acks = FakeAcknowledger()
@@ -217,6 +237,7 @@ class Bench:
             observer=self.observer,
             clock=LoopClock(),
             checkpoints=checkpoints,
+            admission=admission,
         )
 
     async def __aenter__(self) -> Self:

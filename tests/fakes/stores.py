@@ -41,7 +41,11 @@ class InMemoryEntityStore:
         return [self._put(write) for write in writes]
 
     async def put_vectors(
-        self, space: str, rows: Sequence[tuple[EntityKey, int, bytes | None]]
+        self,
+        space: str,
+        rows: Sequence[tuple[EntityKey, int, bytes | None]],
+        *,
+        ttl_ms: int | None = None,
     ) -> list[bool]:
         await self._take_a_turn()
         return [self._put_vector(space, key, rev, record) for key, rev, record in rows]

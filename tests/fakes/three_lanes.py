@@ -191,7 +191,7 @@ def coalesced(lane: Lane[Any], records: Sequence[Record], now_ms: int) -> list[A
 class AcceptAll:
     """A gate without a keeper."""
 
-    def judge(self, answer: Any, fields: Mapping[str, Any]) -> None:
+    def judge(self, answer: Any, fields: Mapping[str, Any], kind: Any) -> None:
         return None
 
 

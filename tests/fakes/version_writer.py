@@ -4,7 +4,7 @@ Deterministic: the same request gets the same answer. In process it is scripted 
 arguments; in a lane's own process (`FRESHET_KNOWLEDGE__WRITER=tests.fakes.version_writer:...`)
 through the environment: VERSION_WRITER_LATENCY_MS, VERSION_WRITER_CALLS (a file that every call
 appends a line to: entity, version, ms since the epoch) and VERSION_WRITER_MOOD (a file that says
-how calls go while it exists: down, hang or garbage).
+how calls go while it exists: down, hang, garbage, or hold, which answers once it is gone).
 """
 
 import asyncio
@@ -14,11 +14,14 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
+from schemas.entities import EntityKind
 from schemas.errors import Transient
 from schemas.knowledge import KnowledgeRequest
 from tests.fakes.answers import factor_text
 from workers.knowledge.prompts import Prompt
 from workers.knowledge.writer import Answer
+
+_LOOK_SECONDS = 0.02
 
 
 class VersionWriter:
@@ -70,14 +73,15 @@ class VersionWriter:
             self.in_flight -= 1
         if self.failures:
             raise self.failures.popleft()
-        mood = self._mood()
+        while (mood := self._mood()) == "hold":
+            await asyncio.sleep(_LOOK_SECONDS)
         if mood == "down":
             raise Transient("vllm", "the version writer is down")
         if mood == "hang":
             await asyncio.Event().wait()
         if mood == "garbage":
             return Answer(dict.fromkeys(prompt.factor_names, "la la la la la"), 1, 1, "garbage")
-        subject = f"{request.entity} as of version {request.version}"
+        subject = _subject(request)
         factors = {name: factor_text(name, subject) for name in prompt.factor_names}
         tokens = len(prompt.system + prompt.user) // 4, sum(map(len, factors.values())) // 4
         return Answer(factors, *tokens, str(factors))
@@ -98,3 +102,12 @@ class VersionWriter:
             # One short append a call: whole lines, even from several processes.
             with Path(self._call_log).open("a") as log:
                 log.write(f"{request.entity} {request.version} {time.time_ns() // 1_000_000}\n")
+
+
+def _subject(request: KnowledgeRequest) -> str:
+    entity = request.entity
+    if entity.kind is EntityKind.USER:
+        # Their versions are times. No answer may hold so long a number, nor what looks like a turn
+        # of a dialogue: "user:".
+        return f"{entity.id} in revision {request.version:,}"
+    return f"{entity} as of version {request.version}"

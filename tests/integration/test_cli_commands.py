@@ -11,9 +11,12 @@ from schemas.topics import Topic
 from schemas.trace import TraceEntry
 from streams import doctor
 from streams.doctor.redis_looks import fitted_without_knowledge
+from streams.user_parts import history_store
 from tests.cli_runner import Ran, run_freshet
 from tests.fakes.encoding import SumAdaptor
+from tests.history_builders import event, user
 from tests.maintained import HEAT, Maintained, content, individual, maintained, removed
+from workers.live.history_records import HistoryChange
 from workers.live.seen import SeenStore
 from workers.live.seen_record import Seen
 from workers.live.space_registry import SpaceRegistry
@@ -149,8 +152,19 @@ async def test_maintenance_commands_report_in_words_and_in_json(world: Maintaine
     assert refreshed.out.startswith(
         "would ask for knowledge about 1 of 1 entities, about 600 token"
     )
-    assert json.loads(swept.out) == {"swept": 0, "kept": 0, "changed": 0, "dry_run": False}
-    assert json.loads(audited.out) == {"compared": 1, "differences": [], "repaired": False}
+    assert json.loads(swept.out) == {
+        "swept": 0,
+        "kept": 0,
+        "changed": 0,
+        "dry_run": False,
+        "histories": {"idle": 0, "marks": 0, "changed": 0},
+    }
+    assert json.loads(audited.out) == {
+        "compared": 1,
+        "differences": [],
+        "repaired": False,
+        "histories": {"compared": 0, "behind": 0, "ahead": 0},
+    }
     assert forgotten.out == "item:42 is forgotten (rev 2); send it again\n"
     assert json.loads(known.out)["was_known"] is False
 
@@ -170,6 +184,10 @@ async def test_an_audit_that_finds_something_ends_with_1(world: Maintained, fres
 
 
 async def test_the_doctor_names_what_is_wrong_and_what_to_do(world: Maintained, freshet) -> None:
+    histories = history_store(world.settings.behaviour, world.redis.client, world.redis.keys)
+    seen = HistoryChange(user(7), (event(1),))
+    await histories.apply([seen], partition_of={seen.user: 0})
+
     ran = await freshet("doctor", "--no-encoder", "--json")
 
     assert ran.code == 1
@@ -177,6 +195,7 @@ async def test_the_doctor_names_what_is_wrong_and_what_to_do(world: Maintained, 
     sound = {finding["subject"] for finding in findings if finding["ok"]}
     advice = {finding["subject"]: finding["advice"] for finding in findings if not finding["ok"]}
     assert {"kafka", "topics", "redis"} <= sound
+    assert any("bytes a user (of 1): history " in finding["detail"] for finding in findings)
     assert advice["lane encode"] == "run: freshet lane encode"
     assert "encode lane" in advice["view"]
     assert "FRESHET_ENCODE__SPACES_DIR" in advice["spaces"]

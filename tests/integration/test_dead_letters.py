@@ -6,12 +6,23 @@ import time
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.partitioner.default import murmur2
 
+from schemas.behaviour import (
+    BehaviourBatch,
+    BehaviourLimits,
+    UserBehaviour,
+    behaviour_headers,
+    decode_behaviour,
+    encode_behaviour,
+)
 from schemas.dead_letter import DeadLetter
 from schemas.errors import ConfigurationError
 from schemas.reasons import Reason
 from streams import topic_admin
 from streams.dead_letters import list_letters, replay
+from streams.engine.lane import Record
+from streams.lanes.behaviour_news import letter_of
 from streams.settings import KafkaSettings
 from tests.cli_runner import run_freshet
 
@@ -40,6 +51,9 @@ def bury(settings):
         headers: tuple[tuple[str, bytes], ...] = (),
         age_ms: int = 0,
         partition: int = 1,
+        lane: str = "items",
+        source: str = "catalog.items",
+        detail: str = "for the test",
     ) -> None:
         at_ms = time.time_ns() // 1_000_000 - age_ms
         letter = DeadLetter(
@@ -47,17 +61,17 @@ def bury(settings):
             value=value,
             headers=headers,
             reason=reason,
-            detail="for the test",
+            detail=detail,
             stage="decode",
             attempts=1,
             first_seen_ms=at_ms,
-            topic=f"{settings.topic_prefix}catalog.items",
+            topic=f"{settings.topic_prefix}{source}",
             partition=partition,
             offset=7,
-            group=f"{settings.topic_prefix}freshet.items",
+            group=f"{settings.topic_prefix}freshet.{lane}",
         ).cut_to_head()
         producer.send(
-            f"{settings.topic_prefix}dead-letters.items",
+            f"{settings.topic_prefix}dead-letters.{lane}",
             key=letter.key,
             value=letter.value,
             headers=list(letter.all_headers()),
@@ -68,12 +82,12 @@ def bury(settings):
     producer.close()
 
 
-def _source(settings) -> list:
+def _source(settings, topic: str = "catalog.items") -> list:
     consumer = KafkaConsumer(
         bootstrap_servers=settings.bootstrap_servers, group_id=None, enable_auto_commit=False
     )
     try:
-        tps = [TopicPartition(f"{settings.topic_prefix}catalog.items", p) for p in range(2)]
+        tps = [TopicPartition(f"{settings.topic_prefix}{topic}", p) for p in range(2)]
         consumer.assign(tps)
         consumer.seek_to_beginning()
         ends = consumer.end_offsets(tps)
@@ -138,6 +152,58 @@ def test_a_record_without_a_key_goes_back_to_its_partition(settings, bury) -> No
     assert report.replayed == 6
     assert {record.partition for record in records if record.key is None} == {1}
     assert [record.value for record in records if record.key] == [None]
+
+
+def test_an_event_of_a_batch_goes_back_alone_to_its_users_partition(settings, bury) -> None:
+    limits = BehaviourLimits(frozenset({"view"}))
+    events = [
+        UserBehaviour(user_id=str(n), event_id=f"e{n}", item_id="42", action=action)
+        for n, action in enumerate(["view", "hum", "view", "hum", "hum"])
+    ]
+    batch = BehaviourBatch(events=tuple(events))
+    headers = tuple(behaviour_headers(batch, source="/test", id_="1"))
+    record = Record(
+        f"{settings.topic_prefix}user.behaviour",
+        0,
+        7,
+        b"user:0",
+        encode_behaviour(batch),
+        headers,
+        1,
+    )
+    decoded = decode_behaviour(
+        record.key, record.value, record.headers, timestamp_ms=1, now_ms=1, limits=limits
+    )
+    for refused in decoded.refused:
+        letter = letter_of(refused, record, stage="decode", group="g", now_ms=1)
+        bury(
+            letter.value,
+            letter.reason,
+            key=letter.key,
+            headers=letter.headers,
+            partition=letter.partition,
+            lane="behaviour",
+            source="user.behaviour",
+            detail=letter.detail,
+        )
+
+    report = replay(settings, "behaviour")
+
+    mended = BehaviourLimits(frozenset({"view", "hum"}))
+    assert report.by_topic == {f"{settings.topic_prefix}user.behaviour": 3}
+    users = []
+    for sent in _source(settings, "user.behaviour"):
+        (event,) = decode_behaviour(
+            sent.key,
+            sent.value,
+            sent.headers,
+            timestamp_ms=sent.timestamp,
+            now_ms=sent.timestamp,
+            limits=mended,
+        ).events
+        users.append(event.user.id)
+        assert sent.partition == (murmur2(sent.key) & 0x7FFFFFFF) % 2
+    assert sorted(users) == ["1", "3", "4"]
 
 
 def test_old_records_get_a_time_that_retention_spares(settings, bury) -> None:

@@ -61,6 +61,7 @@ def test_nothing_to_do_is_no_lag(settings) -> None:
         "knowledge",
         "knowledge-backlog",
         "encode",
+        "behaviour",
     ]
     assert all(lane.records == 0 and lane.seconds == 0 for lane in report.by_lane())
 

@@ -8,14 +8,20 @@ from kafka.structs import OffsetAndMetadata
 
 from schemas.entities import EntityKey, Stage
 from schemas.errors import Transient
+from schemas.history import History
 from schemas.knowledge import Document, EntityRecord, RequestKind
 from schemas.topics import DAY_MS, Topic
 from streams.emitter import Outgoing
+from streams.history_log import history_message, newest_histories, no_history_message
 from streams.kafka_clients import retried
 from streams.maintenance.audit import Fault, audit
+from streams.maintenance.audit_histories import HistoryAudit
 from streams.maintenance.forget import forget
 from streams.maintenance.refresh import refresh
 from streams.maintenance.sweep import sweep
+from streams.maintenance.sweep_histories import SweptHistories
+from streams.user_parts import history_store
+from tests.history_builders import event, history_of, user
 from tests.maintained import (
     HEAT,
     InterruptedEmitter,
@@ -26,13 +32,17 @@ from tests.maintained import (
     registers,
     removed,
 )
+from workers.live.dirty_histories import DirtyHistories
 from workers.live.entity_store import EntityWrite
+from workers.live.history_records import HistoryChange
+from workers.live.history_store import HistoryStore
 from workers.live.seen import SeenStore
 from workers.live.seen_record import Seen
 from workers.live.view_marker import ViewLost, ViewMarker
 
 POISON = 2**62
 OTHER = EntityKey.item("43")
+ANN = user("ann")
 
 
 @pytest.fixture
@@ -159,6 +169,156 @@ async def test_an_item_that_comes_back_while_it_is_swept_is_not_lost(world: Main
     assert HEAT not in before_repair
     assert (await world.entities())[HEAT].document.content == content(9).content
     assert await world.last(Topic.REPRESENTATIONS, HEAT) is not None
+
+
+# ---- histories of users ----------------------------------------------------------------------
+
+
+async def _publish(world: Maintained, *rows: tuple[EntityKey, History, int], partition=0) -> None:
+    await world.emitter.emit(
+        [
+            history_message(who, history, partition=partition, written_at_ms=at_ms)
+            for who, history, at_ms in rows
+        ]
+    )
+
+
+async def _published(world: Maintained, partition: int = 0) -> set[EntityKey]:
+    return {record.user async for record in newest_histories(world.settings.kafka, partition)}
+
+
+def _histories(world: Maintained) -> HistoryStore:
+    return history_store(world.settings.behaviour, world.redis.client, world.redis.keys)
+
+
+async def test_sweep_ends_idle_histories_and_marks_that_erase_nothing_more(
+    world: Maintained,
+) -> None:
+    now_ms = _now_ms()
+    idle, active, erased, lately = (user(n) for n in ("idle", "active", "erased", "lately"))
+    await _publish(
+        world,
+        (idle, history_of(event(1)), now_ms - 91 * DAY_MS),
+        (active, history_of(event(2)), now_ms - 89 * DAY_MS),
+        (erased, History(1, 1_000), now_ms - 32 * DAY_MS),
+        (lately, History(1, 1_000), now_ms - 30 * DAY_MS),
+        partition=1,
+    )
+
+    dry = await sweep(world.settings, dry_run=True)
+    assert (dry.histories.idle, dry.histories.marks) == (1, 1)
+    assert len(await _published(world, 1)) == 4
+    report = await sweep(world.settings)
+
+    assert report.histories == SweptHistories(idle=1, marks=1, changed=0)
+    assert await _published(world, 1) == {active, lately}
+    assert (await sweep(world.settings)).histories == SweptHistories()
+
+
+async def test_sweep_leaves_a_user_who_is_back(world: Maintained) -> None:
+    await _publish(world, (ANN, history_of(event(1)), _now_ms() - 91 * DAY_MS))
+    await _histories(world).apply([HistoryChange(ANN, (event(2),))], partition_of={ANN: 0})
+
+    report = await sweep(world.settings)
+
+    assert report.histories == SweptHistories(changed=1)
+    assert await _published(world) == {ANN}
+
+
+async def test_a_user_who_comes_back_during_the_sweep_is_published_after_it(
+    world: Maintained,
+) -> None:
+    await _publish(world, (ANN, history_of(event(1)), _now_ms() - 91 * DAY_MS))
+    marks = DirtyHistories(world.redis.client, world.redis.keys)
+
+    async def come_back_and_be_published() -> None:
+        await _change(world, ANN, 2)
+        await _flush(world)
+
+    await sweep(
+        world.settings, emitter=InterruptedEmitter(world.emitter, come_back_and_be_published)
+    )
+
+    assert await _published(world) == set(), "the null came last"
+    assert await marks.begin(0)
+    assert await marks.batch(0, 10) == [ANN]
+
+
+async def _change(world: Maintained, who: EntityKey, n: int) -> History:
+    (applied,) = await _histories(world).apply(
+        [HistoryChange(who, (event(n),))], partition_of={who: 0}
+    )
+    return applied.history
+
+
+async def _flush(world: Maintained) -> None:
+    """Publish what is marked, as the behaviour lane does."""
+    marks = DirtyHistories(world.redis.client, world.redis.keys)
+    await marks.begin(0)
+    users = await marks.batch(0, 100)
+    loaded = await _histories(world).load(users)
+    histories = {who: one for who, one in zip(users, loaded, strict=True) if one is not None}
+    await _publish(world, *((who, one, _now_ms()) for who, one in histories.items()))
+    await marks.done(0, [(who, one.rev) for who, one in histories.items()])
+
+
+async def test_audit_finds_nothing_where_changes_are_only_on_their_way(world: Maintained) -> None:
+    for n in range(5):
+        await _change(world, user(n), n)
+    await _flush(world)
+    await _change(world, user(3), 30)
+
+    report = await audit(world.settings, pause=_no_pause)
+
+    assert report.histories == HistoryAudit(compared=5)
+    assert report.is_clean
+
+
+async def test_audit_joins_what_redis_lost_and_marks_what_the_topic_lacks(
+    world: Maintained,
+) -> None:
+    lost, older, ahead = (user(n) for n in ("lost", "older", "ahead"))
+    for who in (lost, older, ahead):
+        await _change(world, who, 1)
+    await _flush(world)
+    old = {record.user: record async for record in newest_histories(world.settings.kafka, 0)}
+    later = {who: await _change(world, who, 2) for who in (older, ahead)}
+    await _flush(world)
+    # What compaction leaves when an owner that was paused came last: an old record alone.
+    await world.emitter.emit([no_history_message(ahead, partition=0)])
+    await _publish(world, (ahead, old[ahead].history, _now_ms()))
+    # And a Redis that came back without its last writes.
+    await world.redis.client.delete(world.redis.keys.history(lost), world.redis.keys.history(older))
+    await _histories(world).restore([(older, old[older].history)])
+
+    found = await audit(world.settings, pause=_no_pause)
+    repaired = await audit(world.settings, repair=True, pause=_no_pause)
+
+    assert found.histories == repaired.histories == HistoryAudit(compared=3, behind=2, ahead=1)
+    assert (found.is_clean, found.repaired, repaired.repaired) == (False, False, True)
+    stored = await _histories(world).load([lost, older, ahead])
+    assert stored == [old[lost].history, later[older], later[ahead]]
+    await _flush(world)
+    published = {record.user: record async for record in newest_histories(world.settings.kafka, 0)}
+    assert published[ahead].history == later[ahead]
+    assert (await audit(world.settings, pause=_no_pause)).is_clean
+
+
+async def test_audit_looks_twice_before_it_calls_a_history_unpublished(world: Maintained) -> None:
+    await _change(world, ANN, 1)
+    await _flush(world)
+    history = await _change(world, ANN, 2)
+    marks = DirtyHistories(world.redis.client, world.redis.keys)
+    await marks.done(0, [(ANN, history.rev)])
+    await marks.begin(0)
+    await marks.done(0, [(ANN, history.rev)])
+
+    async def published_meanwhile(_seconds: float) -> None:
+        await _publish(world, (ANN, history, _now_ms()))
+
+    report = await audit(world.settings, pause=published_meanwhile)
+
+    assert report.histories == HistoryAudit(compared=1)
 
 
 # ---- forget ----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from schemas.entities import EntityKey, EntityKind
 from schemas.errors import Transient
-from schemas.knowledge import Document, EntityRecord
+from schemas.knowledge import Content, Document, EntityRecord
 from schemas.spaces import AliasRecord, SpaceRecord, SpaceState
 from schemas.topics import Topic
 from schemas.vector_record import VectorRecord
@@ -25,7 +25,8 @@ from streams.topic_admin import apply
 from tests.fakes.clock import START_MS, FakeClock
 from tests.fakes.encoding import DIM, HashEncoder
 from tests.fakes.inline_executor import InlineExecutor
-from tests.live_builders import item, removed
+from tests.history_builders import user
+from tests.live_builders import factors, item, removed, vector
 from tests.space_builders import (
     PARTITIONS,
     PARTS,
@@ -309,3 +310,31 @@ async def test_an_entity_that_does_not_decode_stops_the_rebuild(world):
 
     with pytest.raises(Transient, match="entities"):
         await world.rebuild(HashEncoder()).rebuild(ALL)
+
+
+async def test_users_come_back_with_the_vectors_made_from_what_was_written_about_them(world):
+    told = Content(3, {"liked": [{"title": "Heat"}], "disliked": []}, "f" * 32, START_MS)
+    asked, written_about = user("asked"), user("written-about")
+    await world.write(
+        [
+            (asked, Document(content=told)),
+            (written_about, Document(content=told, individual=factors(3, "tense"))),
+        ]
+    )
+    before = await world.dump([asked, written_about])
+    await world.empty_redis()
+    # What the behaviour lane wrote meanwhile, in a space whose users are none of the documents'.
+    live = vector(1)
+    await world.store.put_vectors(PCA, [(asked, 1, live), (written_about, 1, live)])
+    encoder = HashEncoder()
+
+    await world.rebuild(encoder).rebuild(ALL)
+
+    after = await world.dump([asked, written_about])
+    assert encoder.texts == []
+    for key in (asked, written_about):
+        assert after["doc", key] == before["doc", key]
+        assert after[RAW, key] == before[RAW, key]
+        assert after[PCA, key] == live
+    assert before[RAW, asked] is None
+    assert before[RAW, written_about] is not None

@@ -12,20 +12,27 @@ from schemas.entities import EntityKey, EntityKind
 from schemas.errors import ConfigurationError, Transient
 from schemas.knowledge import Document
 from schemas.spaces import SpaceState
+from schemas.vector_record import VectorRecord
+from streams.backfill import BackfilledItems, OwnTower
 from streams.control import read_control
 from streams.emitter import KafkaEmitter
 from streams.engine.outcomes import Outcome, Settled
+from streams.history_log import history_message
 from streams.lanes.encode import EncodeLane, EntityUpdate
 from streams.lanes.encode_space import EncodeSpaceLane, Touched
-from streams.rebuild import ViewRebuild
+from streams.raw_space import init
+from streams.rebuild import RebuildReport, ViewRebuild, rebuild_command
 from streams.settings import Settings
 from streams.space_set import SpaceSet
 from streams.spaces_admin import SpaceRefused, activate, create, fit, list_spaces, retire
 from streams.topic_admin import apply
+from streams.user_parts import history_store, tower_options, user_vectors
+from streams.user_spaces import UserSpaces
 from tests.fakes.clock import FakeClock
 from tests.fakes.emitter import FakeEmitter
 from tests.fakes.encoding import HashEncoder
 from tests.fakes.inline_executor import InlineExecutor
+from tests.history_builders import event, user
 from tests.live_builders import factors, item, removed
 from tests.space_builders import (
     PARTITIONS,
@@ -41,6 +48,9 @@ from workers.adaptors.space_files import load_space
 from workers.encoding.representation import Representer
 from workers.live.connection import connect, run_id
 from workers.live.entity_store import EntityStore
+from workers.live.history_records import HistoryChange
+from workers.live.history_store import HistoryStore
+from workers.live.item_vectors import ItemVectors
 from workers.live.keys import Keys
 from workers.live.live_vectors import LiveVectors
 from workers.live.space_registry import SpaceRegistry
@@ -51,6 +61,8 @@ from workers.live.view_partitions import ViewPartitions
 OLD, NEW = "pca-1", "pca-2"
 DIMS = {OLD: 6, NEW: 4}
 COUNT = 120
+USERS = [user(n) for n in range(30)]
+BOTH = {EntityKind.ITEM, EntityKind.USER}
 
 
 @dataclass(slots=True)
@@ -67,13 +79,16 @@ class World:
     emitter: KafkaEmitter
     encoder: HashEncoder = field(default_factory=HashEncoder)
 
-    async def fit(self, name: str, catalog, knowledge=None, *, encoder=None) -> None:
+    async def fit(
+        self, name: str, catalog, knowledge=None, *, users="histories", encoder=None
+    ) -> None:
         directory = await fit(
             self.settings,
             name=name,
             catalog=catalog,
             knowledge=knowledge,
             dim=DIMS[name],
+            users=users,
             load_encoder=encoder or (lambda _threads: self.encoder),
         )
         assert directory == self.settings.encode.spaces_dir / name
@@ -93,15 +108,54 @@ class World:
     async def space_lane(self, name: str) -> tuple[EncodeSpaceLane, SpaceSet]:
         spaces = SpaceSet(self.registry, self.settings.encode.spaces_dir, lane=f"encode.{name}")
         await spaces.refresh()
+        behaviour = self.settings.behaviour
+        items = BackfilledItems(
+            ItemVectors(self.redis, self.keys),
+            entities=self.store,
+            spaces=spaces,
+            executor=InlineExecutor(),
+        )
         lane = EncodeSpaceLane(
             space=name,
             spaces=spaces,
             store=self.store,
+            histories=self.histories,
+            user_vectors=user_vectors(
+                behaviour,
+                self.redis,
+                self.keys,
+                towers=OwnTower(name, spaces, tower_options(behaviour)),
+                items=items,
+                executor=InlineExecutor(),
+            ),
             emitter=FakeEmitter(),
             clock=FakeClock(),
             executor=InlineExecutor(),
         )
         return lane, spaces
+
+    @property
+    def histories(self) -> HistoryStore:
+        return history_store(self.settings.behaviour, self.redis, self.keys)
+
+    async def watch(self, users: Iterable[EntityKey], n: int) -> None:
+        """Let each user see two films, as the behaviour lane handles it."""
+        behaviour = self.settings.behaviour
+        spaces = UserSpaces(self.registry, tower_options(behaviour))
+        await spaces.refresh()
+        changes = [
+            HistoryChange(who, tuple(event(m, item=m % COUNT) for m in (n + place, n + place + 1)))
+            for place, who in enumerate(users)
+        ]
+        applied = await self.histories.apply(
+            changes, partition_of={change.user: 0 for change in changes}
+        )
+        vectors = user_vectors(
+            behaviour, self.redis, self.keys, towers=spaces, executor=InlineExecutor()
+        )
+        await vectors.put(
+            {change.user: one.history for change, one in zip(changes, applied, strict=True)}
+        )
 
     async def write(self, documents: Iterable[tuple[EntityKey, Document]]) -> None:
         lane = await self.encode_lane()
@@ -114,8 +168,8 @@ class World:
         for partition in range(PARTITIONS):
             await ViewPartitions(self.redis, self.keys).verify(partition, run)
 
-    async def count(self, space: str) -> int:
-        return await self.vectors.count(space, EntityKind.ITEM)
+    async def count(self, space: str, kind: EntityKind = EntityKind.ITEM) -> int:
+        return await self.vectors.count(space, kind)
 
 
 @pytest.fixture
@@ -163,7 +217,7 @@ def no_encoder(_threads: int) -> HashEncoder:
 
 
 class Ranker(threading.Thread):
-    """Reads all items without a pause and remembers what every batch was like."""
+    """Reads all items and users without a pause and remembers what every batch was like."""
 
     def __init__(self, world: World) -> None:
         super().__init__(daemon=True)
@@ -173,15 +227,18 @@ class Ranker(threading.Thread):
         )
         self._keys = [f"item:{n}" for n in range(COUNT)]
         self._stop_asked = threading.Event()
-        self.batches: list[tuple[str, int, int]] = []
+        self.batches: list[tuple[str, int, int, int]] = []
         self.error: Exception | None = None
 
     def run(self) -> None:
         try:
             while not self._stop_asked.is_set():
                 with self._live.pin() as view:
-                    got = view.get(self._keys)
-                self.batches.append((got.space, got.values.shape[1], int(got.found.sum())))
+                    items, users = view.get(self._keys), view.get(list(map(str, USERS)))
+                assert items.space == users.space, "a ranker must be able to compare them"
+                dim = items.values.shape[1]
+                found = int(items.found.sum()), int(users.found.sum())
+                self.batches.append((items.space, dim, *found))
         except Exception as error:  # noqa: BLE001  # whatever it is, the test fails with it
             self.error = error
         finally:
@@ -202,6 +259,7 @@ async def test_a_new_space_takes_over_while_rankers_read_without_a_gap_or_a_mixe
     assert (first.state, first.writer) == (SpaceState.ACTIVE, "encode")
     documents = films(COUNT)
     await world.write(documents.items())
+    await world.watch(USERS, 1)
     await world.verify_view()
     ranker = Ranker(world)
     ranker.start()
@@ -217,13 +275,20 @@ async def test_a_new_space_takes_over_while_rankers_read_without_a_gap_or_a_mixe
     await lane.handle(touched[:-1])
     with pytest.raises(SpaceRefused, match=r"99\.1%"):
         await activate(world.settings, NEW)
-    assert (await read_control(world.settings.kafka)).aliases == {EntityKind.ITEM: OLD}
     await lane.handle(touched[-1:])
-    (flip,) = await activate(world.settings, NEW)
-    assert (flip.before, flip.coverage.share) == (OLD, 1.0)
+    # Some do something meanwhile, the others come from `histories`.
+    await world.watch(USERS[:10], 50)
+    with pytest.raises(SpaceRefused, match="covers 10 of 30 users"):
+        await activate(world.settings, NEW)
+    assert (await read_control(world.settings.kafka)).aliases == dict.fromkeys(BOTH, OLD)
+    await lane.handle([Touched(who, document=False, history=True) for who in USERS])
+    flips = await activate(world.settings, NEW)
+    assert {flip.kind for flip in flips} == BOTH
+    assert {(flip.before, flip.coverage.share) for flip in flips} == {(OLD, 1.0)}
     # Both lanes go on writing around the flip.
     await world.write((item(n), film(2, f"Film {n}, corrected")) for n in range(0, COUNT, 4))
     await lane.handle(touched)
+    await world.watch(USERS[10:20], 70)
     await wait_until(lambda: ranker.error or ranker.batches[-1][0] == NEW)
     seen_new_at = len(ranker.batches)
     await wait_until(lambda: ranker.error or len(ranker.batches) > seen_new_at + 20)
@@ -231,25 +296,24 @@ async def test_a_new_space_takes_over_while_rankers_read_without_a_gap_or_a_mixe
     deleted = await retire(world.settings, OLD, after_seconds=0)
 
     ranker.finish()
-    assert deleted == COUNT
-    assert await world.count(OLD) == 0
-    assert await world.count(NEW) == COUNT
-    assert set(ranker.batches) == {(name, DIMS[name], COUNT) for name in (OLD, NEW)}
-    order = [space for space, _, _ in ranker.batches]
-    assert order == sorted(order)
+    assert deleted == COUNT + len(USERS)
+    assert [await world.count(OLD, kind) for kind in sorted(BOTH)] == [0, 0]
+    assert [await world.count(NEW, kind) for kind in sorted(BOTH)] == [COUNT, len(USERS)]
+    assert set(ranker.batches) == {(name, DIMS[name], COUNT, len(USERS)) for name in (OLD, NEW)}
+    assert ranker.batches == sorted(ranker.batches, key=lambda batch: batch[0])
     control = await read_control(world.settings.kafka)
-    assert control.aliases == {EntityKind.ITEM: NEW}
-    states = {name: record.state for name, record in control.spaces.items()}
-    assert states == {
+    assert control.aliases == dict.fromkeys(BOTH, NEW)
+    assert {name: record.state for name, record in control.spaces.items()} == {
         OLD: SpaceState.RETIRED,
         NEW: SpaceState.ACTIVE,
         RAW: SpaceState.ACTIVE,
     }
     assert await world.registry.spaces() == dict(control.spaces)
-    assert await world.registry.alias(EntityKind.ITEM) == NEW
-    # The encode lane no longer writes it.
+    assert {kind: await world.registry.alias(kind) for kind in BOTH} == dict.fromkeys(BOTH, NEW)
+    # The lanes no longer write it.
     await world.write([(item(0), film(3, "Film 0, once more"))])
-    assert await world.count(OLD) == 0
+    await world.watch(USERS[:1], 80)
+    assert [await world.count(OLD, kind) for kind in sorted(BOTH)] == [0, 0]
     assert spaces.raw.name == RAW
 
 
@@ -298,6 +362,27 @@ async def test_a_later_space_can_be_given_to_the_encode_lane_and_completed_by_a_
     assert await world.count(NEW) == 11
 
 
+async def test_a_catalogue_is_taken_in_before_any_space_is_fitted_and_encoded_once(world, catalog):
+    first = await init(world.settings, load_encoder=lambda _threads: world.encoder)
+    assert (first.space.name, first.state, first.writer) == (RAW, SpaceState.ACTIVE, "encode")
+    with pytest.raises(ConfigurationError, match="already registered"):
+        await init(world.settings, load_encoder=no_encoder)
+    await world.write(films(COUNT).items())
+    await world.verify_view()
+    assert await world.count(RAW) == COUNT
+
+    await world.fit(NEW, "topic", "topic", encoder=no_encoder)
+    await create(world.settings, NEW, active=True)
+    # The encoder of the directory is not installed here: it would refuse if it were needed.
+    report = await rebuild_command(world.settings)
+    assert report.entities == COUNT
+    (flip, *_) = await activate(world.settings, NEW)
+
+    assert (flip.before, flip.coverage.covered) == (RAW, COUNT)
+    assert await world.count(NEW) == COUNT
+    assert await world.registry.alias(EntityKind.ITEM) == NEW
+
+
 async def test_activation_waits_for_a_view_that_is_being_rebuilt(world, catalog):
     await world.fit(OLD, catalog)
     await create(world.settings, OLD)
@@ -319,7 +404,7 @@ async def test_a_retired_space_is_written_no_more_and_the_one_in_use_stays(world
     await world.write(films(6).items())
     lane, spaces = await world.space_lane(NEW)
     await lane.handle([Touched(item(n)) for n in range(6)])
-    for name, reason in ((OLD, "active for items"), (RAW, "made from its parts")):
+    for name, reason in ((OLD, "active for items, users"), (RAW, "made from its parts")):
         with pytest.raises(SpaceRefused, match=reason):
             await retire(world.settings, name, after_seconds=0)
 
@@ -345,17 +430,63 @@ async def test_spaces_are_listed_with_what_they_cover(world, catalog):
     await world.fit(OLD, catalog)
     await create(world.settings, OLD)
     await world.write([*films(5).items(), (item(7), removed(1))])
+    await world.watch(USERS[:3], 0)
     await world.fit(NEW, catalog)
 
     listed = {status.name: status for status in await list_spaces(world.settings)}
 
     assert list(listed) == [RAW, OLD, NEW]
-    assert listed[OLD].vectors == {EntityKind.ITEM: 5}
-    assert listed[OLD].active_for == (EntityKind.ITEM,)
-    assert listed[RAW].vectors == {EntityKind.ITEM: 5}
+    assert listed[OLD].vectors == {EntityKind.ITEM: 5, EntityKind.USER: 3}
+    assert set(listed[OLD].active_for) == BOTH
+    assert listed[RAW].vectors == {EntityKind.ITEM: 5, EntityKind.USER: 0}
     assert listed[NEW].state is None
     assert listed[NEW].on_disk
     assert (listed[NEW].dim, listed[NEW].vectors) == (DIMS[NEW], {})
+
+
+@pytest.mark.parametrize(
+    ("users", "kinds", "source"),
+    [
+        ("histories", (EntityKind.ITEM, EntityKind.USER), "histories"),
+        ("knowledge", (EntityKind.ITEM, EntityKind.USER), "knowledge"),
+        ("none", (EntityKind.ITEM,), "histories"),
+    ],
+)
+async def test_a_space_declares_where_its_users_come_from(world, catalog, users, kinds, source):
+    await world.fit(OLD, catalog, users=users)
+    record = await create(world.settings, OLD)
+
+    assert (record.space.kinds, record.space.user_vectors) == (kinds, source)
+    aliases = (await read_control(world.settings.kafka)).aliases
+    assert set(aliases) == set(kinds)
+    await world.write(films(3).items())
+    await world.watch(USERS[:2], 0)
+    assert await world.count(OLD, EntityKind.USER) == (2 if users == "histories" else 0)
+
+
+async def test_a_rebuild_of_everything_puts_users_back_too(world, catalog):
+    await world.fit(OLD, catalog)
+    await create(world.settings, OLD)
+    await world.write(films(6).items())
+    await world.watch(USERS[:4], 0)
+    histories = await world.histories.load(USERS[:4])
+    await world.emitter.emit(
+        [
+            history_message(who, history, partition=n % PARTITIONS, written_at_ms=2**45)
+            for n, (who, history) in enumerate(zip(USERS[:4], histories, strict=True))
+        ]
+    )
+    names = [world.keys.vec(OLD, who) for who in USERS[:4]]
+    before = [VectorRecord.decode(one) for one in await world.redis.mget(names)]
+    await world.redis.delete(*names, *(world.keys.history(who) for who in USERS[:4]))
+
+    report = await rebuild_command(world.settings)
+
+    assert report == RebuildReport(entities=6, users=4)
+    assert await world.histories.load(USERS[:4]) == histories
+    for made, was in zip(await world.redis.mget(names), before, strict=True):
+        assert VectorRecord.decode(made).header.rev == was.header.rev
+        assert (VectorRecord.decode(made).vector == was.vector).all()
 
 
 async def test_fitting_takes_knowledge_from_files_and_from_topics_alike(

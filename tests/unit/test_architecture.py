@@ -38,10 +38,16 @@ CONFINED = {
 
 # Lanes know workers through ports of their own; these modules are pure and may be shared.
 PURE_WORKERS = {
+    "workers.knowledge.preference_gate",
     "workers.knowledge.prompts",
+    "workers.knowledge.select_prompt",
+    "workers.knowledge.user_prompt",
     "workers.knowledge.writer",
     "workers.live.entity_records",
+    "workers.live.history_records",
     "workers.live.seen_record",
+    "workers.towers.significance",
+    "workers.towers.user_tower",
 }
 
 # The functional core: neither I/O nor frameworks nor clocks.

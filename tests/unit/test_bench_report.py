@@ -73,6 +73,21 @@ def test_a_run_knows_its_rate_and_what_each_thing_cost() -> None:
     assert run.cpu_us == pytest.approx(5.0)
 
 
+def test_a_comparison_is_made_by_wall_clock_and_by_cpu_time_and_only_the_first_has_a_target() -> (
+    None
+):
+    ours = [Run(100, 2.0, 0.004)] * 3
+    theirs = [Run(100, 1.0, 0.001)] * 3
+    section = Section()
+
+    section.add_comparison("to_raw", ours, theirs, "to raw", target=0.5)
+
+    assert section.facts == {
+        "to_raw": {"median": 0.5, "runs": [0.5] * 3, "at_least": 0.5, "met": True},
+        "to_raw_by_cpu": {"median": 0.25, "runs": [0.25] * 3},
+    }
+
+
 def test_the_json_object_has_every_section_and_null_for_those_that_did_not_run() -> None:
     section = Section()
     section.add_runs("put", runs(10, 30, 20), "put", "entities")

@@ -29,6 +29,8 @@ COMMANDS = [
     ["spaces", "create"],
     ["spaces", "activate"],
     ["spaces", "retire"],
+    ["llm", "serve"],
+    ["llm", "check"],
 ]
 
 
@@ -71,6 +73,9 @@ def test_the_command_line_imports_no_heavy_library_until_a_command_runs() -> Non
         ["produce", "/no/such/file.jsonl"],
         ["refresh", "--where", "price>3"],
         ["refresh"],
+        ["llm", "serve", "--device", "tpu"],
+        ["llm", "serve", "--port", "0"],
+        ["llm", "check", "--catalog", "/no/such/file.jsonl"],
     ],
     ids=" ".join,
 )

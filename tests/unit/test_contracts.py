@@ -9,9 +9,19 @@ import numpy as np
 import orjson
 import pytest
 
+from schemas.behaviour import (
+    BehaviourBatch,
+    BehaviourLimits,
+    UserBehaviour,
+    UserErased,
+    behaviour_headers,
+    decode_behaviour,
+    encode_behaviour,
+)
 from schemas.dead_letter import DeadLetter
 from schemas.entities import EntityKey, Stage
 from schemas.events import ItemUpserted, cloud_event_headers
+from schemas.history import History, HistoryEvent, HistoryRecord, event_digest
 from schemas.knowledge import (
     Content,
     Document,
@@ -29,6 +39,7 @@ from schemas.live_update import LiveUpdate
 from schemas.reasons import Reason
 from schemas.representation_record import RepresentationRecord
 from schemas.topics import topic_specs
+from streams.behaviour_contract_models import BehaviourEventValue, HistoryRecordValue
 from streams.contract_models import (
     CatalogEventValue,
     CloudEventHeaders,
@@ -47,6 +58,7 @@ KEY = EntityKey.item("42")
 HEX = "0123456789abcdef" * 2
 PROVENANCE = Provenance("a-model", "movies-1", HEX, 300, 120)
 CONTENT = Content(17, {"title": "The Lamp", "year": 1999, "genres": ["Drama"]}, HEX, 1_000)
+RATED = UserBehaviour(user_id="7", event_id="e1", item_id="42", action="rate", value=9.0)
 FACTORS = Factors(17, 2_000, {"genre": "sea drama"}, PROVENANCE, 1_000)
 
 
@@ -218,3 +230,86 @@ def test_the_published_event_schema_names_both_types():
 
     assert set(schema["discriminator"]["mapping"]) == {"item.upserted", "item.removed"}
     assert CatalogEventValue.model_validate({"type": "item.removed", "item_id": "42", "version": 3})
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        RATED,
+        UserErased.model_validate({"user_id": "7", "occurred_at": "2013-06-04T00:00:00Z"}),
+        BehaviourBatch(events=(RATED, UserErased(user_id="8"))),
+    ],
+)
+def test_behaviour_records_and_their_headers_are_as_documented(event):
+    encoded = encode_behaviour(event)
+    headers = {
+        name: value.decode() for name, value in behaviour_headers(event, source="s", id_="1")
+    }
+
+    documented = BehaviourEventValue.model_validate_json(encoded)
+
+    assert documented.model_dump(mode="json", exclude_none=True) == orjson.loads(encoded)
+    assert headers["ce_type"] == f"freshet.{orjson.loads(encoded)['type']}"
+    assert CloudEventHeaders.model_validate(headers).ce_id == "1"
+    assert set(headers) - {"content-type"} <= set(CloudEventHeaders.model_fields)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        History(3, -1, (HistoryEvent(1_000, event_digest("e1"), "42", "rate", 9.0),)),
+        History(4, 2_000, (HistoryEvent(3_000, event_digest("e2"), "42", "view"),)),
+        History(5, 4_000),
+    ],
+)
+def test_history_records_are_as_documented(history):
+    encoded = HistoryRecord(EntityKey.parse("user:7"), history, 5_000).encode()
+
+    documented = HistoryRecordValue.model_validate_json(encoded)
+
+    assert documented.model_dump(mode="json") == orjson.loads(encoded)
+
+
+def _examples(name: str) -> list[Any]:
+    return json.loads(render()[f"{name}.schema.json"])["examples"]
+
+
+@pytest.mark.parametrize("example", _examples("behaviour_event"))
+def test_the_examples_of_behaviour_pass_the_lanes_check(example):
+    first = example.get("events", [example])[0]
+    decoded = decode_behaviour(
+        f"user:{first['user_id']}".encode(),
+        orjson.dumps(example),
+        (),
+        timestamp_ms=1_700_000_000_000,
+        now_ms=1_700_000_000_000,
+        limits=BehaviourLimits(frozenset({"view", "like", "rate"})),
+    )
+
+    assert len(decoded.events) == len(example.get("events", [example]))
+    assert decoded.refused == ()
+
+
+@pytest.mark.parametrize("example", _examples("history_record"))
+def test_the_examples_of_histories_decode(example):
+    record = HistoryRecord.decode(orjson.dumps(example))
+
+    assert orjson.loads(record.encode()) == example
+
+
+@pytest.mark.parametrize("example", _examples("knowledge_request"))
+def test_the_examples_of_requests_decode(example):
+    request = KnowledgeRequest.decode(orjson.dumps(example))
+
+    assert request.kind is RequestKind.USER
+    assert orjson.loads(request.encode()) == example
+
+
+def test_the_published_behaviour_schema_names_every_type():
+    schema = json.loads(render()["behaviour_event.schema.json"])
+
+    assert set(schema["discriminator"]["mapping"]) == {
+        "user.behaviour",
+        "user.erased",
+        "user.behaviour.batch",
+    }

@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,8 @@ from tests.fakes.encoding import FakeSpaces, HashEncoder, SumAdaptor, represente
 from tests.fakes.inline_executor import InlineExecutor
 from tests.fakes.stores import InMemoryEntityStore
 from tests.lane_builders import outcomes, record
+from tests.space_lane_builders import space_lane as build_space_lane
+from workers.adaptors.raw import RawAdaptor
 
 ITEM = EntityKey.item("42")
 
@@ -387,18 +390,190 @@ def test_a_record_that_is_no_register_does_not_decode(world, key, value, reason)
     assert caught.value.reason is reason
 
 
+# ---- users: vectors from what was written about them, or none at all --------------------------
+
+USER = EntityKey(EntityKind.USER, "7")
+BOTH = (EntityKind.ITEM, EntityKind.USER)
+KNOWN, LIVED = SumAdaptor("known", BOTH, "knowledge"), SumAdaptor("lived", BOTH, "histories")
+
+
+class UserWorld(World):
+    """With a space whose user vectors come from knowledge, and one where histories make them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spaces.written += [KNOWN, LIVED]
+        self.store.vectors["lived", USER] = b"made from the history"
+
+    async def handle(self, *documents: Document):
+        return await self.lane.handle([EntityUpdate(USER, one, 1) for one in documents])
+
+    def spaces_of(self, key: EntityKey = USER) -> list[str]:
+        return sorted(space for space, of in self.store.vectors if of == key)
+
+
+@pytest.fixture
+def users() -> UserWorld:
+    return UserWorld()
+
+
+def taste(version: int) -> Document:
+    fields: dict[str, Json] = {"liked": [{"title": "Heat", "signal": "loved"}], "disliked": []}
+    return Document(
+        content=Content(version, fields, content_fingerprint(fields), START_MS + version)
+    )
+
+
+async def test_a_user_about_whom_nothing_is_written_has_a_document_but_no_vector(users):
+    results = await users.handle(taste(3))
+
+    assert outcomes(results) == [Outcome.WRITTEN]
+    assert users.store.stored(USER).document == taste(3)
+    assert users.spaces_of() == ["lived"]
+    assert users.encoder.texts == []
+    assert [entity.entity for entity in users.entities] == [USER]
+    assert users.representations == users.live_updates == []
+
+
+async def test_the_same_again_is_unchanged_although_there_are_no_parts(users):
+    await users.handle(taste(3))
+
+    results = await users.handle(taste(3))
+
+    assert outcomes(results) == [Outcome.UNCHANGED]
+    assert users.store.stored(USER).rev == 1
+
+
+async def test_what_is_written_about_a_user_becomes_a_vector_where_knowledge_makes_them(users):
+    await users.handle(taste(3))
+
+    await users.handle(individual(3, "tense"))
+
+    assert users.encoder.texts == ["tense"]
+    assert users.spaces_of() == ["known", "lived", "raw"]
+    record = VectorRecord.decode(users.store.vectors["known", USER])
+    assert (record.header.stage, record.header.mask) == (Stage.INDIVIDUAL, 0b100)
+    assert (record.header.content_version, record.header.factors_version) == (3, 3)
+    assert np.allclose(record.vector, text_vector("tense"), atol=0.01)
+    assert users.store.vectors["lived", USER] == b"made from the history"
+    (representation,) = users.representations
+    assert representation is not None
+    assert representation.fingerprints == (None, None, text_fingerprint("tense"))
+    assert [(one.space, one.stage) for one in users.live_updates] == [
+        ("raw", Stage.INDIVIDUAL),
+        ("known", Stage.INDIVIDUAL),
+    ]
+
+
+async def test_a_text_about_a_user_that_did_not_change_is_not_encoded_again(users):
+    await users.handle(taste(3).merge(individual(3, "tense")))
+
+    await users.handle(taste(9).merge(individual(9, "tense")))
+
+    assert users.encoder.texts == ["tense"]
+    record = VectorRecord.decode(users.store.vectors["known", USER])
+    assert (record.header.rev, record.header.factors_version) == (2, 9)
+
+
+async def test_an_erased_user_keeps_neither_text_nor_vector_but_those_that_are_not_ours(users):
+    await users.handle(taste(3).merge(individual(3)))
+    users.emitter.sent.clear()
+
+    await users.handle(removed(4))
+
+    assert users.store.stored(USER).document == removed(4)
+    assert users.spaces_of() == ["lived"]
+    assert users.representations == [None]
+    assert [(one.space, one.stage) for one in users.live_updates] == [
+        ("raw", Stage.NONE),
+        ("known", Stage.NONE),
+    ]
+
+
+async def test_a_user_who_came_back_in_the_same_batch_as_the_erasure_left_nothing_behind(users):
+    await users.handle(taste(3).merge(individual(3)))
+    users.emitter.sent.clear()
+
+    await users.handle(removed(4).merge(taste(5)))
+
+    assert users.spaces_of() == ["lived"]
+    assert users.representations == [None]
+    assert [one.stage for one in users.live_updates] == [Stage.NONE, Stage.NONE]
+
+
+async def test_a_late_answer_about_an_erased_user_comes_to_nothing(users):
+    await users.handle(removed(4))
+
+    results = await users.handle(individual(3))
+
+    assert outcomes(results) == [Outcome.STALE]
+    assert users.spaces_of() == ["lived"]
+
+
+async def test_factors_that_the_raw_space_has_no_part_for_make_no_vector(users):
+    other = Document(
+        individual=Factors(3, 7, {"genre": "noir"}, Provenance("m", "p", "f"), START_MS)
+    )
+
+    await users.handle(taste(3).merge(other))
+    results = await users.handle(other)
+
+    assert users.spaces_of() == ["lived"]
+    assert outcomes(results) == [Outcome.UNCHANGED]
+
+
+async def test_without_any_space_that_wants_them_users_are_not_encoded():
+    world = UserWorld()
+    written: Any = world.spaces.written[0]
+    raw = written.space.model_copy(update={"kinds": (EntityKind.ITEM,)})
+    world.spaces.raw, world.spaces.written = raw, [RawAdaptor(raw), SumAdaptor(), LIVED]
+
+    await world.handle(taste(3).merge(individual(3)))
+
+    assert world.encoder.texts == []
+    assert world.spaces_of() == ["lived"]
+    assert world.store.stored(USER).document == taste(3).merge(individual(3))
+
+
+async def test_the_lane_of_a_new_space_brings_users_that_were_written_about(users):
+    await users.handle(taste(3).merge(individual(3, "tense")))
+    new = SumAdaptor("new", BOTH, "knowledge")
+    lane = space_lane(users, new)
+
+    results = await lane.handle([Touched(USER)])
+
+    assert outcomes(results) == [Outcome.WRITTEN]
+    made = VectorRecord.decode(users.store.vectors["new", USER])
+    assert np.allclose(made.vector, text_vector("tense"), atol=0.01)
+
+
+async def test_the_lane_of_a_new_space_leaves_users_of_histories_alone(users):
+    await users.handle(taste(3).merge(individual(3, "tense")))
+    await users.handle(removed(4))
+    lane = space_lane(users, LIVED)
+
+    await lane.handle([Touched(USER)])
+
+    assert users.store.vectors["lived", USER] == b"made from the history"
+
+
+@pytest.mark.parametrize("document", [removed(4), removed(4).merge(taste(5))])
+async def test_a_user_without_a_text_leaves_a_new_space_of_knowledge(users, document):
+    await users.handle(taste(3).merge(individual(3)))
+    lane = space_lane(users, SumAdaptor("new", BOTH, "knowledge"))
+    await lane.handle([Touched(USER)])
+    await users.handle(document)
+
+    await lane.handle([Touched(USER)])
+
+    assert ("new", USER) not in users.store.vectors
+
+
 # ---- the lane of one new space ---------------------------------------------------------------
 
 
 def space_lane(world: World, adaptor: SumAdaptor) -> EncodeSpaceLane:
-    return EncodeSpaceLane(
-        space=adaptor.space.name,
-        spaces=FakeSpaces(adaptor),
-        store=world.store,
-        emitter=world.emitter,
-        clock=world.clock,
-        executor=InlineExecutor(),
-    )
+    return build_space_lane(adaptor, store=world.store, emitter=world.emitter, clock=world.clock)
 
 
 async def test_a_new_space_gets_the_vector_that_the_encode_lane_would_have_written(world):
@@ -461,7 +636,7 @@ async def test_an_entity_of_another_kind_is_none_of_the_spaces_business(world):
 
     results = await lane.handle([Touched(ITEM)])
 
-    assert outcomes(results) == [Outcome.STALE]
+    assert outcomes(results) == [Outcome.UNCHANGED]
     assert ("new", ITEM) not in world.store.vectors
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from streams.clock import SystemClock
 from streams.health import BEAT_SECONDS, Health, HealthServer
 from streams.metrics import LaneMetrics
 from streams.vitals import Vitals
@@ -72,8 +73,23 @@ def test_a_flowing_lane_is_ready(page: Page) -> None:
 
     assert page.json("/readyz") == (
         200,
-        {"lane": "items", "ready": True, "reasons": {}, "assigned": True, "open_records": 12},
+        {
+            "lane": "items",
+            "ready": True,
+            "reasons": {},
+            "waits": {},
+            "assigned": True,
+            "open_records": 12,
+        },
     )
+
+
+def test_a_lane_that_waits_on_purpose_is_ready_and_says_what_for(page: Page) -> None:
+    started(page).waits = {"admission": "3 requests wait at the server"}
+
+    status, body = page.json("/readyz")
+    assert (status, body["ready"], body["reasons"]) == (200, True, {})
+    assert body["waits"] == {"admission": "3 requests wait at the server"}
 
 
 def test_a_lane_without_partitions_is_ready_because_it_idles_on_purpose(page: Page) -> None:
@@ -98,6 +114,22 @@ def test_holds_and_open_circuits_are_the_reasons_not_to_be_ready(page: Page) -> 
     assert page.json("/livez")[0] == 200, "restarting would not help"
 
 
+def test_only_what_is_known_to_stand_in_the_way_excuses_a_stall() -> None:
+    assert not Vitals().is_excused
+    assert Vitals(holds={"a": "b"}).is_excused
+    assert Vitals(circuits={"a": "b"}).is_excused
+    assert Vitals(waits={"a": "b"}).is_excused
+
+
+def test_what_a_lane_waits_for_is_a_metric(page: Page, metrics: LaneMetrics) -> None:
+    vitals = started(page)
+    metrics.follow_vitals("items", vitals, SystemClock())
+    vitals.waits = {"admission": "3 requests wait at the server"}
+
+    _, _, body = page.get("/metrics")
+    assert b'freshet_waiting{lane="items",what="admission"} 1.0' in body
+
+
 def test_a_rebalancing_lane_says_so(page: Page) -> None:
     started(page).flowing = False
 
@@ -107,6 +139,7 @@ def test_a_rebalancing_lane_says_so(page: Page) -> None:
             "lane": "items",
             "ready": False,
             "reasons": {"consumer": "rebalancing"},
+            "waits": {},
             "assigned": True,
             "open_records": 0,
         },

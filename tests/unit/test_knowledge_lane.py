@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from schemas.entities import EntityKey
+from schemas.entities import EntityKey, EntityKind
 from schemas.errors import Permanent, Transient
 from schemas.fingerprints import content_fingerprint, knowledge_fingerprint
 from schemas.knowledge import (
@@ -30,6 +30,7 @@ from tests.fakes.version_writer import VersionWriter
 from tests.lane_builders import movies, outcomes, record, request
 from tests.stack import wait_until
 from workers.knowledge.prompts import prompt_id
+from workers.knowledge.user_prompt import user_prompt_id
 from workers.knowledge.writer import Rejected
 
 ITEM = EntityKey.item("42")
@@ -41,8 +42,10 @@ class ScriptedGate:
 
     def __init__(self) -> None:
         self.refusals: list[Rejection] = []
+        self.kinds: list[EntityKind] = []
 
-    def judge(self, answer, fields) -> Rejected | None:
+    def judge(self, answer, fields, kind) -> Rejected | None:
+        self.kinds.append(kind)
         return Rejected(self.refusals.pop(0), "scripted") if self.refusals else None
 
 
@@ -458,3 +461,86 @@ def test_a_flood_of_refusals_ends_with_good_answers():
     for _ in range(5):
         share.note(refused=False)
     assert not share.is_flood
+
+
+# ---- users -------------------------------------------------------------------------------------
+
+USER = EntityKey(EntityKind.USER, "7")
+TASTE = {"liked": [{"item": "42", "title": "Heat", "signal": "loved"}], "disliked": []}
+
+
+def user_request(version: int, fields=TASTE, **changes) -> KnowledgeRequest:
+    asked = replace(request(version, kind=RequestKind.USER), entity=USER, fields=fields)
+    return replace(asked, content_fingerprint=content_fingerprint(fields), **changes)
+
+
+def user_content(version: int, fields=TASTE) -> Content:
+    return Content(version, fields, content_fingerprint(fields), START_MS + version)
+
+
+async def test_a_user_gets_the_prompt_about_users_and_is_judged_as_one(world):
+    results = await world.handle(user_request(3))
+
+    assert outcomes(results) == [Outcome.EMITTED]
+    (update,), (prompt,) = world.emitter.updates, world.writer.prompts
+    assert (update.entity, update.register) == (USER, RegisterName.INDIVIDUAL)
+    assert "- Heat: loved" in prompt.user
+    assert str(USER) not in prompt.system + prompt.user
+    assert world.gate.kinds == [EntityKind.USER]
+    (factors,) = world.factors
+    assert factors.version == 3
+    assert factors.provenance.prompt_id == user_prompt_id(DOMAIN)
+    assert factors.provenance.fingerprint == knowledge_fingerprint(
+        content_fingerprint(TASTE), user_prompt_id(DOMAIN), "version-writer"
+    )
+
+
+async def test_the_same_taste_asked_about_again_costs_no_call(world):
+    await world.handle(user_request(3))
+
+    (result,) = await world.handle(user_request(9))
+
+    assert result.reason == "restamped"
+    assert world.factors[-1].version == 9
+    assert world.lane.stats.calls == 1
+
+
+async def test_a_refresh_of_a_user_asks_with_the_prompt_about_users(world):
+    world.documents.seed(USER, Document(content=user_content(3)))
+
+    await world.handle(user_request(3, kind=RequestKind.REFRESH))
+
+    assert world.factors[0].provenance.prompt_id == user_prompt_id(DOMAIN)
+
+
+async def test_a_refused_answer_about_a_user_is_repaired_with_the_same_titles(world):
+    world.gate.refusals = [Rejection.ECHO]
+
+    await world.handle(user_request(1))
+
+    first, second = world.writer.prompts
+    assert second.user.startswith(first.user)
+    assert len(world.factors) == 1
+
+
+async def test_what_was_asked_before_an_erasure_is_not_answered(world):
+    world.documents.seed(USER, Document(removed=Removed(5, START_MS)))
+
+    results = await world.handle(user_request(4))
+
+    assert [(result.outcome, result.reason) for result in results] == [(Outcome.STALE, "removed")]
+    assert world.writer.requests == []
+
+
+async def test_a_request_about_a_user_without_titles_can_never_work(world):
+    (result,) = await world.handle(user_request(1, {"liked": [], "disliked": []}))
+
+    assert isinstance(result, Permanent)
+    assert result.reason is Reason.EMPTY_TITLE
+
+
+async def test_nobody_writes_about_groups(world):
+    (result,) = await world.handle(replace(request(1), entity=EntityKey(EntityKind.GROUP, "13")))
+
+    assert isinstance(result, Permanent)
+    assert result.reason is Reason.REFUSED

@@ -61,6 +61,15 @@ def test_factors_are_parts_of_their_own_and_blank_ones_are_missing():
     assert part_texts(document, ("title", "mood", "theme", "genre")) == ("T", "bleak", None, None)
 
 
+def test_what_has_no_title_is_told_by_its_factors_alone():
+    taste = content(liked=[{"title": "Heat", "signal": "loved"}], disliked=[], year=1995)
+
+    asked, written = Document(content=taste), Document(content=taste, individual=factors(mood="m"))
+
+    assert part_texts(asked, PARTS) == (None, None, None)
+    assert part_texts(written, PARTS) == (None, None, "m")
+
+
 def test_individual_knowledge_goes_before_the_groups():
     document = Document(collective=factors(mood="of the group"), individual=factors(mood="its own"))
 

@@ -13,11 +13,16 @@ def test_every_lane_reads_the_topic_of_its_place_in_the_flow() -> None:
         "knowledge": (Topic.KNOWLEDGE_REQUESTS,),
         "knowledge-backlog": (Topic.KNOWLEDGE_BACKLOG,),
         "encode": (Topic.KNOWLEDGE,),
+        "behaviour": (Topic.USER_BEHAVIOUR, Topic.LIVE_UPDATES),
     }
 
 
 def test_the_lane_of_a_space_follows_the_compacted_topics() -> None:
-    assert lane_inputs("encode.parts-pca-2") == (Topic.ENTITIES, Topic.REPRESENTATIONS)
+    assert lane_inputs("encode.parts-pca-2") == (
+        Topic.ENTITIES,
+        Topic.REPRESENTATIONS,
+        Topic.HISTORIES,
+    )
 
 
 @pytest.mark.parametrize("lane", ["", "nosuch", "encode.", "encode.Bad Name", "Items"])

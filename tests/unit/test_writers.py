@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from schemas.entities import EntityKey
+from schemas.entities import EntityKey, EntityKind
 from schemas.errors import ConfigurationError, Transient
 from schemas.knowledge import KnowledgeRequest, RequestKind
 from schemas.reasons import Rejection
@@ -15,7 +15,9 @@ from workers.knowledge.prompts import item_prompt
 from workers.knowledge.quality import QualityGate
 from workers.knowledge.recorded_writer import RecordedWriter
 from workers.knowledge.select_writer import select_writer
-from workers.knowledge.vllm_writer import VllmServer, VllmWriter
+from workers.knowledge.user_prompt import user_prompt
+from workers.knowledge.vllm_connection import VllmServer
+from workers.knowledge.vllm_writer import VllmWriter
 from workers.knowledge.writer import Rejected, Writer
 
 DOMAIN = load_domain("movies", factors=("genre", "mood"), max_factor_chars=400, max_tokens=400)
@@ -58,6 +60,68 @@ async def test_the_recorded_writer_has_no_answer_for_an_unknown_item(recording):
         await ask(writer, request("44"))
 
     assert raised.value.rejection is Rejection.NO_ANSWER
+
+
+def taste(*liked: str, disliked: tuple[str, ...] = ()) -> dict:
+    return {
+        "liked": [{"item": id_, "title": f"Film {id_}"} for id_ in liked],
+        "disliked": [{"item": id_, "title": f"Film {id_}"} for id_ in disliked],
+    }
+
+
+async def ask_about_user(writer: Writer, fields: dict):
+    key = EntityKey(EntityKind.USER, "7")
+    wanted = KnowledgeRequest(key, RequestKind.USER, 1, fields, "f" * 32, 1_000, 2_000)
+    return await writer.write(user_prompt(DOMAIN, fields), wanted, priority=0)
+
+
+SEA, LAND, AIR, FIRE = (
+    {"genre": "sea drama, slow-burning; shot on real boats", "mood": "grey, cold and lonely"},
+    {"genre": "western farce, shot on real horses", "mood": "dusty and bright. Very loud"},
+    {"genre": "flying comedy, fast", "mood": "grey, cold and lonely"},
+    {"genre": "volcano thriller, loud", "mood": "red and hot all over"},
+)
+
+
+async def test_the_recorded_writer_puts_a_taste_together_from_the_titles_liked_most():
+    writer = RecordedWriter({"1": SEA, "2": LAND, "3": AIR, "4": FIRE}, model="m")
+
+    answer = await ask_about_user(writer, taste("1", "unknown", "2", "3", "4"))
+
+    assert answer.factors == {
+        "genre": "sea drama; western farce; flying comedy; slow-burning; shot on real horses; fast",
+        "mood": "grey; dusty and bright; cold and lonely; Very loud",
+    }
+    assert QualityGate(DOMAIN).judge(answer, taste("1", "2", "3"), EntityKind.USER) is None
+
+
+async def test_what_was_disliked_has_no_part_in_the_recorded_answer():
+    writer = RecordedWriter({"1": SEA, "2": LAND}, model="m")
+
+    answer = await ask_about_user(writer, taste("2", disliked=("1",)))
+
+    assert "sea" not in answer.factors["genre"]
+
+
+async def test_a_recorded_answer_about_a_user_keeps_the_bounds():
+    long = {"genre": ", ".join(f"word{n} other{n} third{n}" for n in range(90)), "mood": "w" * 999}
+    writer = RecordedWriter({"1": long, "2": long}, model="m")
+
+    answer = await ask_about_user(writer, taste("1", "2"))
+
+    assert all(50 < len(text) < DOMAIN.max_factor_chars for text in answer.factors.values())
+    assert len(set(answer.factors["genre"].split())) == len(answer.factors["genre"].split())
+
+
+@pytest.mark.parametrize("fields", [taste("44"), taste("44", disliked=("1",))])
+async def test_without_a_recorded_liked_title_there_is_no_answer_about_a_user(fields):
+    writer = RecordedWriter({"1": SEA}, model="m")
+
+    with pytest.raises(Rejected) as raised:
+        await ask_about_user(writer, fields)
+
+    assert raised.value.rejection is Rejection.NO_ANSWER
+    assert "7" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

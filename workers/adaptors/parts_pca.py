@@ -8,7 +8,7 @@ catalogue mean: it is zero once centred, so the adaptor is defined on any mask, 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -74,13 +74,15 @@ def fit_parts_pca(
     part_names: tuple[str, ...],
     dim: int = DEFAULT_DIM,
     kinds: tuple[EntityKind, ...] = (EntityKind.ITEM,),
+    user_vectors: Literal["histories", "knowledge"] = "histories",
 ) -> PartsPca:
     """Return the adaptor fitted on a catalogue: `parts` (n, P, d), `mask` (n, P).
 
     The mean of a part is over the items that have it; a part that no item has gets no say in the
     space, whatever text it may hold later. A catalogue of lower rank than `dim` leaves the last
     components zero. Signs are fixed (the greatest loading of a component is positive), so the same
-    data gives the same space. Raises ConfigurationError when there is nothing to fit on.
+    data gives the same space. `kinds` and `user_vectors` are what the space declares of itself.
+    Raises ConfigurationError when there is nothing to fit on.
     """
     count, part_count, part_dim = parts.shape
     if part_count != len(part_names) or mask.shape != (count, part_count):
@@ -114,6 +116,7 @@ def fit_parts_pca(
         parts=part_names,
         part_dim=part_dim,
         dim=dim,
+        user_vectors=user_vectors,
         fitted_on={
             "items": described,
             **{f"items_with_{part}": int(mask[:, i].sum()) for i, part in enumerate(part_names)},

@@ -1,4 +1,8 @@
-"""The raw space: the parts as they are, concatenated. Every other adaptor starts from it."""
+"""The raw space: the parts as they are, concatenated. Every other adaptor starts from it.
+
+It keeps the parts of users, too, made from what was written about them: a vector made from a
+history would be something else than parts, and so has no place here.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,7 +54,7 @@ def raw_adaptor(
     part_dim: int,
     *,
     name: str = RAW_SPACE,
-    kinds: tuple[EntityKind, ...] = (EntityKind.ITEM,),
+    kinds: tuple[EntityKind, ...] = (EntityKind.ITEM, EntityKind.USER),
 ) -> RawAdaptor:
     """Return the raw space of an encoder, with its adaptor."""
     return RawAdaptor(
@@ -62,5 +66,6 @@ def raw_adaptor(
             parts=part_names,
             part_dim=part_dim,
             dim=part_dim * len(part_names),
+            user_vectors="knowledge",
         )
     )

@@ -1,5 +1,6 @@
 """Loading the encoder of a deployment's raw space, probed before a single vector is written."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from schemas.errors import ConfigurationError
@@ -7,7 +8,7 @@ from workers.adaptors.raw import ADAPTOR_ID
 from workers.adaptors.space_files import LoadedSpace, list_spaces, load_space
 from workers.encoding.parity import probe
 from workers.encoding.representation import Representer
-from workers.encoding.text_encoder import MiniLmEncoder
+from workers.encoding.text_encoder import MiniLmEncoder, Vectors
 
 
 def raw_space_of(spaces_dir: Path) -> LoadedSpace:
@@ -32,3 +33,41 @@ def load_representer(spaces_dir: Path, *, threads: int, refuse_below: float) -> 
     encoder = MiniLmEncoder.load(threads)
     probe(encoder, raw.golden, refuse_below)
     return Representer(encoder, raw.space.parts)
+
+
+def representer_on_demand(spaces_dir: Path, *, threads: int, refuse_below: float) -> Representer:
+    """Return the same, its encoder loaded (seconds) and probed when a text is first encoded.
+
+    For work that seldom has anything to encode; `represent` then raises ConfigurationError when
+    parity fails.
+    """
+    raw = raw_space_of(spaces_dir)
+    return Representer(_EncoderOnDemand(raw, threads, refuse_below), raw.space.parts)
+
+
+class _EncoderOnDemand:
+    """The encoder of a raw space; see workers.encoding.text_encoder.TextEncoder."""
+
+    def __init__(self, raw: LoadedSpace, threads: int, refuse_below: float) -> None:
+        self._raw = raw
+        self._threads = threads
+        self._refuse_below = refuse_below
+        self._encoder: MiniLmEncoder | None = None
+
+    @property
+    def encoder_id(self) -> str:
+        """The id of the raw space's encoder."""
+        return self._raw.space.encoder_id
+
+    @property
+    def dim(self) -> int:
+        """Width of a vector."""
+        return self._raw.space.part_dim
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return (n, dim) float32 unit vectors; raises ConfigurationError when parity fails."""
+        if self._encoder is None:
+            encoder = MiniLmEncoder.load(self._threads)
+            probe(encoder, self._raw.golden, self._refuse_below)
+            self._encoder = encoder
+        return self._encoder.encode(texts)

@@ -1,8 +1,9 @@
 """The representation: named parts of an entity, each one text encoded alone.
 
 Part texts are derived from the document, never stored: `title`, `content`, then one part per
-knowledge factor. A part whose text did not change keeps its vector. Pure but for the encoder that
-is passed in; imports neither torch nor the model.
+knowledge factor. What has no title does not describe itself: the content of a user's document is
+what was asked about, so only what was written becomes parts. A part whose text did not change keeps
+its vector. Pure but for the encoder that is passed in; imports neither torch nor the model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,8 @@ _UNTOLD = frozenset({TITLE, "plot"})
 def part_texts(document: Document, parts: Sequence[str]) -> PartTexts:
     """Return the text of each part, None where it is missing. Deterministic in the document."""
     fields: Mapping[str, Json] = {} if document.content is None else document.content.fields
+    if not _spoken(fields.get(TITLE)):
+        fields = {}
     factors: Mapping[str, str] = (
         {} if document.live_factors is None else document.live_factors.factors
     )

@@ -34,7 +34,7 @@ def load_domain(
     if name not in domain_names():
         raise ConfigurationError(_SETTING, f"{name!r} is none of {', '.join(domain_names())}")
     raw = tomllib.loads((files(__package__) / "domains" / f"{name}.toml").read_text("utf-8"))
-    asks = raw["factors"]
+    asks, tastes = raw["factors"], raw["tastes"]
     unknown = [factor for factor in factors if factor not in asks]
     if unknown or not factors or len(set(factors)) != len(factors):
         raise ConfigurationError(
@@ -51,7 +51,7 @@ def load_domain(
         noun=raw["noun"],
         expert=raw["expert"],
         language=raw["language"],
-        factors=tuple(Factor(factor, asks[factor]) for factor in factors),
+        factors=tuple(Factor(factor, asks[factor], tastes[factor]) for factor in factors),
         foreign_nouns=tuple(raw["foreign_nouns"]),
         min_factor_chars=raw["min_factor_chars"],
         max_factor_chars=bound,

@@ -1,24 +1,41 @@
 """The writer that answers from a file of recorded answers: demo, tests, replays. No network.
 
 File: JSON lines `{"item_id": "...", "knowledge": {factor: text}}`, read whole at construction.
+
+The recordings are of items. About a user it reasons nothing: its answer is put together from what
+is recorded about the titles they liked most, clause by clause, and what they disliked is left out.
+It stands in for a language model where there is none, so that the whole path can run; what a real
+one concludes from the same titles is another text.
 """
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import orjson
 
+from schemas.entities import EntityKind
 from schemas.errors import ConfigurationError
+from schemas.fingerprints import Json
 from schemas.knowledge import KnowledgeRequest
 from schemas.reasons import Rejection
 from workers.knowledge.prompts import Prompt
+from workers.knowledge.user_prompt import LIKED, entries
 from workers.knowledge.writer import Answer, Rejected
 
 _SETTING = "FRESHET_KNOWLEDGE__RECORDED_FILE"
 
+_TITLES_TOLD = 3
+_CLAUSE_ENDS = re.compile(r"[;,]\s+|(?<=[a-z])\.\s+")
+_BOUND_UNLESS_ASKED = 400
+
 
 class RecordedWriter:
-    """A Writer whose answers depend on the entity's id alone; unknown ids get no answer."""
+    """A Writer whose answers depend on ids alone: the item's, or those of what a user liked.
+
+    Ids that nothing is recorded for get no answer.
+    """
 
     def __init__(self, answers: Mapping[str, Mapping[str, str]], *, model: str) -> None:
         self._answers = answers
@@ -51,14 +68,69 @@ class RecordedWriter:
         priority: int,  # noqa: ARG002  # nothing queues for a file
     ) -> Answer:
         """Return the recorded texts of the asked factors; raises Rejected(no_answer)."""
-        recorded = self._answers.get(request.entity.id)
-        if recorded is None:
-            raise Rejected(Rejection.NO_ANSWER, f"nothing recorded for {request.entity}")
+        recorded = (
+            self._composed(prompt, request.fields)
+            if request.entity.kind is EntityKind.USER
+            else self._answers.get(request.entity.id, {})
+        )
         factors = {name: recorded[name] for name in prompt.factor_names if name in recorded}
+        if not factors:
+            raise Rejected(Rejection.NO_ANSWER, "nothing recorded for it")
         return Answer(factors, 0, 0, orjson.dumps(factors).decode())
 
     async def aclose(self) -> None:
         """Hold nothing open."""
+
+    def _composed(self, prompt: Prompt, fields: Mapping[str, Json]) -> dict[str, str]:
+        """Return a text a factor, made from the recordings of the titles liked most."""
+        liked = [
+            recorded
+            for entry in entries(fields.get(LIKED))
+            if (recorded := self._answers.get(str(entry.get("item"))))
+        ]
+        told = {
+            name: [recorded[name] for recorded in liked if name in recorded][:_TITLES_TOLD]
+            for name in prompt.factor_names
+        }
+        return {
+            name: _compose(texts, _bound(prompt, name)) for name, texts in told.items() if texts
+        }
+
+
+def _compose(texts: Sequence[str], bound: int) -> str:
+    """Return the texts' clauses in turn, first clauses first, in fewer than `bound` characters.
+
+    A clause that says little new, or in the same words for a third time, is left out: films of one
+    series share half of what is said about them.
+    """
+    said: set[str] = set()
+    phrases: Counter[tuple[str, ...]] = Counter()
+    clauses: list[str] = []
+    for clause in _in_turn([_CLAUSE_ENDS.split(text) for text in texts]):
+        words = re.findall(r"\w+", clause.lower())
+        threes = [tuple(words[place : place + 3]) for place in range(len(words) - 2)]
+        is_new = 2 * len(set(words) - said) > len(set(words))
+        is_loop = any(phrases[three] > 1 for three in threes)
+        length = sum(len(one) + 2 for one in clauses) + len(clause)
+        if not clauses or (is_new and not is_loop and length < bound):
+            clauses.append(clause)
+            said.update(words)
+            phrases.update(threes)
+    return "; ".join(clauses)[: bound - 1].rstrip()
+
+
+def _in_turn(clauses: Sequence[Sequence[str]]) -> Iterator[str]:
+    for place in range(max(map(len, clauses), default=0)):
+        for of_one in clauses:
+            if place < len(of_one):
+                yield of_one[place].strip(" .")
+
+
+def _bound(prompt: Prompt, factor: str) -> int:
+    properties = prompt.schema["properties"]
+    asked = properties.get(factor) if isinstance(properties, Mapping) else None
+    longest = asked.get("maxLength") if isinstance(asked, Mapping) else None
+    return longest if isinstance(longest, int) else _BOUND_UNLESS_ASKED
 
 
 def _recorded(line: bytes, number: int) -> tuple[str, Mapping[str, str]]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from schemas.errors import ConfigurationError
 from workers.knowledge.recorded_writer import RecordedWriter
-from workers.knowledge.vllm_writer import VllmServer, VllmWriter
+from workers.knowledge.vllm_connection import VllmServer
+from workers.knowledge.vllm_writer import VllmWriter
 from workers.knowledge.writer import Writer
 
 _SETTING = "FRESHET_KNOWLEDGE__WRITER"
