@@ -170,6 +170,15 @@ def test_the_command_prints_one_json_object_and_ends_with_0(run_check):
     assert facts["tokens_per_second"] > 0
 
 
+def test_refused_answers_are_counted_in_the_json_object(run_check):
+    with in_a_thread() as server:
+        server.will(Behaviour.NOT_JSON)
+        ran = run_check(server.url, "--model", "a-model", "--answers", "4", "--json")
+
+    assert json.loads(ran.out)["refused"] == {"not_json": 1}
+    assert ran.code == 1
+
+
 def test_the_command_says_what_is_served_and_ends_with_1_for_another_model(run_check):
     with in_a_thread() as server:
         ran = run_check(server.url, "--model", "declared")
