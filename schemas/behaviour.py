@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 
 from schemas.entities import EntityKey, EntityKind, checked_id
 from schemas.errors import InvalidInput
-from schemas.events import CE_TYPE_PREFIX, parse_object, settle_type
+from schemas.events import CE_TYPE_PREFIX, as_invalid_input, parse_object, settle_type
 from schemas.history import HistoryEvent, event_digest
 from schemas.reasons import Reason
 
@@ -234,22 +234,11 @@ def _check_key(key: bytes, user: EntityKey) -> None:
         raise InvalidInput(Reason.WRONG_KEY, "the key is not user:<id> of the (first) event")
 
 
-_REASON_OF_ERROR: Mapping[str, Reason] = {
-    "union_tag_not_found": Reason.MISSING_FIELD,
-    "union_tag_invalid": Reason.UNKNOWN_TYPE,
-    "missing": Reason.MISSING_FIELD,
-    "finite_number": Reason.NOT_FINITE,
-}
-
-
 def _validate(body: dict[str, object]) -> UserBehaviour | UserErased:
     try:
         return BEHAVIOUR_EVENT.validate_python(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        path = ".".join(str(step) for step in first["loc"][1:]) or "type"
-        reason = _REASON_OF_ERROR.get(first["type"], Reason.WRONG_TYPE)
-        raise InvalidInput(reason, f"{path}: {first['msg']}") from error
+        raise as_invalid_input(error) from error
 
 
 def user_of(event: UserBehaviour | UserErased) -> EntityKey:

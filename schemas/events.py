@@ -238,16 +238,22 @@ _REASON_OF_ERROR: Mapping[str, Reason] = {
     "union_tag_not_found": Reason.MISSING_FIELD,
     "union_tag_invalid": Reason.UNKNOWN_TYPE,
     "missing": Reason.MISSING_FIELD,
+    "finite_number": Reason.NOT_FINITE,
 }
+
+
+def as_invalid_input(error: ValidationError) -> InvalidInput:
+    """Return what is wrong first with an event of a type, with its stable reason."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    path = ".".join(str(step) for step in first["loc"][1:]) or "type"
+    reason = _REASON_OF_ERROR.get(first["type"], Reason.WRONG_TYPE)
+    if path == "version":
+        reason = Reason.BAD_VERSION
+    return InvalidInput(reason, f"{path}: {first['msg']}")
 
 
 def _validate(body: dict[str, object]) -> ItemUpserted | ItemRemoved:
     try:
         return CATALOG_EVENT.validate_python(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        path = ".".join(str(step) for step in first["loc"][1:]) or "type"
-        reason = _REASON_OF_ERROR.get(first["type"], Reason.WRONG_TYPE)
-        if path == "version":
-            reason = Reason.BAD_VERSION
-        raise InvalidInput(reason, f"{path}: {first['msg']}") from error
+        raise as_invalid_input(error) from error

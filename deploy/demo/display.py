@@ -3,7 +3,6 @@
 Always on stderr: stdout is for the result.
 """
 
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
@@ -15,12 +14,12 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from deploy.demo.background import Background
 from deploy.demo.board import Snapshot
 from deploy.demo.summary import percentiles
 
 _FRAMES_A_SECOND = 4
 _LINE_SECONDS = 5.0
-_JOIN_SECONDS = 2.0
 
 
 class LiveDisplay:
@@ -47,29 +46,15 @@ class LiveDisplay:
         self._live.stop()
 
 
-class LineDisplay:
+class LineDisplay(Background):
     """A line at every change of phase and every few seconds, as a context manager."""
 
     def __init__(self, console: Console, snapshot: Callable[[], Snapshot]) -> None:
+        super().__init__("display")
         self._console = console
         self._snapshot = snapshot
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._print, name="display", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        self._thread.join(_JOIN_SECONDS)
-
-    def _print(self) -> None:
+    def _run(self) -> None:
         phase, printed_at = "", 0.0
         while not self._ended.is_set():
             shown = self._snapshot()

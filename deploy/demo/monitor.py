@@ -1,20 +1,17 @@
 """Keeps the board up to date: asks the lanes for their figures, the watchers for their counts."""
 
-import threading
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
+from deploy.demo.background import Background
 from deploy.demo.board import Board
 from deploy.demo.lane_processes import LaneFigures, LaneProcess
 from deploy.demo.new_users import NewUsers
 from deploy.demo.watch import Watcher
 
 _EVERY_SECONDS = 2.0
-_JOIN_SECONDS = 5.0
 
 
-class Monitor:
+class Monitor(Background):
     """A thread, as a context manager; a lane that does not answer is shown as it was."""
 
     def __init__(
@@ -24,27 +21,13 @@ class Monitor:
         watcher: Watcher,
         new_users: NewUsers,
     ) -> None:
+        super().__init__("monitor")
         self._board = board
         self._new_users = new_users
         self._lanes = lanes
         self._watcher = watcher
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="monitor", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        self._thread.join(_JOIN_SECONDS)
-
-    def _follow(self) -> None:
+    def _run(self) -> None:
         while not self._ended.wait(_EVERY_SECONDS):
             found: dict[str, tuple[str, LaneFigures | None]] = {
                 name: (lane.waits_for() or "ready", lane.figures())

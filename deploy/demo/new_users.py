@@ -5,15 +5,13 @@ accepted, and notes when each first had a vector. The clock is the one that note
 acknowledgement.
 """
 
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
+from deploy.demo.background import Background
 from deploy.demo.watch import Reader
-from schemas.errors import FreshetError, Transient
+from schemas.errors import Transient
 
 POLL_SECONDS = 0.01
 """Between two reads while somebody is expected: the resolution of what is measured."""
@@ -22,22 +20,17 @@ _IDLE_SECONDS = 0.5
 _SHARE_OF_TIME = 0.1
 """Reading takes at most this share of the time, so that it does not slow down what it measures."""
 
-_STOP_SECONDS = 5.0
 
-
-class NewUsers:
+class NewUsers(Background):
     """Looks out for users, as a context manager: the thread lives as long as the block."""
 
     def __init__(self, reader: Reader) -> None:
+        super().__init__("new-users")
         self._reader = reader
         self._arrived: deque[tuple[str, float]] = deque()
         self._expected: dict[str, float] = {}
         self._known: set[str] = set()
         self._rankable_ms: list[float] = []
-        self._ended = threading.Event()
-        self._woken = threading.Event()
-        self._failure: FreshetError | None = None
-        self._thread = threading.Thread(target=self._watch, name="new-users", daemon=True)
 
     def read_from(self, reader: Reader) -> None:
         """Read through another reader from now on."""
@@ -60,41 +53,19 @@ class NewUsers:
         """How long each took who has one, in order."""
         return tuple(self._rankable_ms)
 
-    def check(self) -> None:
-        """Raise what ended the thread, if it ended by itself."""
-        if self._failure is not None:
-            raise self._failure
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        self._woken.set()
-        self._thread.join(_STOP_SECONDS)
-
-    def _watch(self) -> None:
-        try:
-            while not self._ended.is_set():
-                started = time.monotonic()
-                self._woken.clear()
-                while self._arrived:
-                    user, acknowledged_at_ms = self._arrived.popleft()
-                    self._expected[user] = acknowledged_at_ms
-                if self._expected:
-                    self._look()
-                    spent = time.monotonic() - started
-                    self._ended.wait(max(POLL_SECONDS, spent * (1 / _SHARE_OF_TIME - 1)))
-                else:
-                    self._woken.wait(_IDLE_SECONDS)
-        except FreshetError as error:
-            self._failure = error  # raised on the demo's own thread by `check`
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            started = time.monotonic()
+            self._woken.clear()
+            while self._arrived:
+                user, acknowledged_at_ms = self._arrived.popleft()
+                self._expected[user] = acknowledged_at_ms
+            if self._expected:
+                self._look()
+                spent = time.monotonic() - started
+                self._ended.wait(max(POLL_SECONDS, spent * (1 / _SHARE_OF_TIME - 1)))
+            else:
+                self._woken.wait(_IDLE_SECONDS)
 
     def _look(self) -> None:
         users = list(self._expected)

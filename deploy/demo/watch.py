@@ -5,22 +5,21 @@ films something is expected of, and notes the first moment at which a vector of 
 expected version was there. The clock is the one that noted the broker's acknowledgement.
 """
 
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from deploy.demo.background import Background
 from deploy.demo.plans import Kind
 from deploy.demo.schedule import FeedEvent
 from schemas.entities import Stage
-from schemas.errors import FreshetError, Transient
+from schemas.errors import Transient
 from workers.live.vectors import Vectors
 
 POLL_SECONDS = 0.005
@@ -33,8 +32,6 @@ _SHARE_OF_TIME = 0.2
 _MANY = 100
 _POLL_MANY_SECONDS = 0.5
 """So much is expected only while films are loaded in bulk, which is measured as a whole."""
-
-_STOP_SECONDS = 5.0
 
 Vector = npt.NDArray[np.floating]
 
@@ -79,7 +76,7 @@ class _Expected:
     missing: set[Stage]
 
 
-class Watcher:
+class Watcher(Background):
     """Reads what is expected, as a context manager: the thread lives as long as the block.
 
     Args:
@@ -90,16 +87,13 @@ class Watcher:
     def __init__(
         self, reader: Reader, on_sighting: Callable[[Sighting], None] = lambda _: None
     ) -> None:
+        super().__init__("watcher")
         self._reader = reader
         self._on_sighting = on_sighting
         self._arrived: deque[_Expected] = deque()
         self._expected: dict[str, list[_Expected]] = {}
         self._sightings: list[Sighting] = []
         self._stages: dict[str, Stage] = {}
-        self._ended = threading.Event()
-        self._woken = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
 
     def read_from(self, reader: Reader) -> None:
         """Read through another reader from now on."""
@@ -140,40 +134,18 @@ class Watcher:
             for stage in sorted(expected.missing)
         ]
 
-    def check(self) -> None:
-        """Raise what ended the thread, if it ended by itself."""
-        if self._failure is not None:
-            raise self._failure
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        self._woken.set()
-        self._thread.join(_STOP_SECONDS)
-
-    def _watch(self) -> None:
-        try:
-            while not self._ended.is_set():
-                started = time.monotonic()
-                self._woken.clear()
-                self._take_arrived()
-                if self._expected:
-                    self._look()
-                    spent = time.monotonic() - started
-                    pause = _POLL_MANY_SECONDS if len(self._expected) > _MANY else POLL_SECONDS
-                    self._ended.wait(max(pause, spent * (1 / _SHARE_OF_TIME - 1)))
-                else:
-                    self._woken.wait(_IDLE_SECONDS)
-        except FreshetError as error:
-            self._failure = error  # raised on the demo's own thread by `check`
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            started = time.monotonic()
+            self._woken.clear()
+            self._take_arrived()
+            if self._expected:
+                self._look()
+                spent = time.monotonic() - started
+                pause = _POLL_MANY_SECONDS if len(self._expected) > _MANY else POLL_SECONDS
+                self._ended.wait(max(pause, spent * (1 / _SHARE_OF_TIME - 1)))
+            else:
+                self._woken.wait(_IDLE_SECONDS)
 
     def _take_arrived(self) -> None:
         while self._arrived:
