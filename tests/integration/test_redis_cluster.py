@@ -37,12 +37,21 @@ from workers.live.view_marker import ViewMarker
 SPACE = "parts-pca-1"
 KEYS = Keys("p:")
 ITEMS = [item(n) for n in range(300)]
+BUS_PORT_OFFSET = 10_000
+OUTGOING_PORTS_FROM = 32_768
 SLOTS = 16_384
+
+
+def _node_port() -> int:
+    """Return a free port whose bus port is not one that outgoing connections are given."""
+    while (port := free_port()) + BUS_PORT_OFFSET >= OUTGOING_PORTS_FROM:
+        pass
+    return port
 
 
 @pytest.fixture(scope="module")
 def cluster_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    ports = (free_port(), free_port())
+    ports = (_node_port(), _node_port())
     servers = [_node(tmp_path_factory.mktemp(f"node-{port}"), port) for port in ports]
     try:
         for n, port in enumerate(ports):
