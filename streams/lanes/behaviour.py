@@ -6,7 +6,7 @@ and a vector never replaces one of a later revision. Its second input announces 
 the users who interacted with an item before it had one.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -31,8 +31,12 @@ from streams.lanes.behaviour_news import (
 from streams.lanes.erasure import erasure_messages
 from streams.lanes.limited_events import LimitedEvents
 from streams.lanes.preference_requests import TasteChange
+from streams.lanes.shared_users import put_vectors
 from streams.lanes.user_vectors import AwaitedPort, UserVectors
 from workers.live.history_records import AppliedHistory, HistoryChange
+
+REFRESHED_AT_ONCE = 256
+"""Users who waited for an item, with whole histories: some MB."""
 
 _WRITTEN = Settled(Outcome.WRITTEN, called=("redis",))
 _UNCHANGED = Settled(Outcome.UNCHANGED, called=("redis",))
@@ -179,13 +183,19 @@ class BehaviourLane:
         await self._leave_awaited(list(erased))
         applied = await self._apply(news)
         waiting = await self._waiting({item for one in batch for item in one.arrived})
-        tastes = await self._make_vectors(applied, waiting)
+        made = await self._user_vectors.put({user: one.history for user, one in applied.items()})
+        await self._refresh(waiting, applied.keys(), made.missing)
         if erased:
             await self._carry_on(
                 [(user, applied[user].history, one.partition) for user, one in erased.items()]
             )
+        tastes = [
+            TasteChange(user, applied[user].history, vector)
+            for user, vector in made.tastes.items()
+            if user not in erased and applied[user].history.events
+        ]
         if tastes:
-            await self._gate.consider([one for one in tastes if one.user not in erased])
+            await self._gate.consider(tastes)
         letters = [letter for one in batch for letter in one.refused]
         if letters:
             self.counts.refused_events += len(letters)
@@ -221,42 +231,32 @@ class BehaviourLane:
         items = sorted(arrived)
         return await self._awaited.users(items) if items else {}
 
-    async def _make_vectors(
+    async def _refresh(
         self,
-        applied: Mapping[EntityKey, AppliedHistory],
         waiting: Mapping[EntityKey, Sequence[EntityKey]],
-    ) -> list[TasteChange]:
-        histories = {user: one.history for user, one in applied.items()}
-        refreshed = {user for users in waiting.values() for user in users} - applied.keys()
-        histories |= await self._load(refreshed)
-        made = await self._user_vectors.put(histories)
-        for item, users in waiting.items():
-            if item not in made.missing:
-                await self._awaited.served(item, users)
-        if refreshed:
-            # These may be another worker's users. If it erased one after the look at the history,
-            # the vector that it deleted is back: nothing was there to compare revisions with.
-            after = await self._load(refreshed)
-            await self._user_vectors.put(
-                {user: left for user, left in after.items() if not left.events}
-            )
-        return [
-            TasteChange(user, histories[user], vector)
-            for user, vector in made.tastes.items()
-            if histories[user].events
-        ]
+        done: Collection[EntityKey],
+        missing: Collection[EntityKey],
+    ) -> None:
+        """Make the vectors of who waits, but of users `done` just now, and let them wait no more.
 
-    async def _load(self, users: Iterable[EntityKey]) -> dict[EntityKey, History]:
-        """Return the histories of those who have one."""
-        listed = sorted(users)
-        if not listed:
-            return {}
-        loaded = await self._histories.load(listed)
-        return {
-            user: history
-            for user, history in zip(listed, loaded, strict=True)
-            if history is not None
-        }
+        A few at a time: a catalogue that comes after its users has most of them waiting at once.
+        `missing` items are not there after all.
+        """
+        gone = set(missing)
+        users = sorted({user for users in waiting.values() for user in users} - set(done))
+        for start in range(0, len(users), REFRESHED_AT_ONCE):
+            some = users[start : start + REFRESHED_AT_ONCE]
+            loaded = await self._histories.load(some)
+            histories = {
+                user: history
+                for user, history in zip(some, loaded, strict=True)
+                if history is not None
+            }
+            made = await put_vectors(self._user_vectors, self._histories, histories)
+            gone |= made.missing
+        for item, waited in waiting.items():
+            if item not in gone:
+                await self._awaited.served(item, waited)
 
     async def _carry_on(self, erased: Sequence[tuple[EntityKey, History, int]]) -> None:
         """Take back what is known of users elsewhere; again, when an erasure is repeated."""

@@ -63,7 +63,7 @@ def told_items(
     """
     weights: dict[str, float] = {}
     newest_ms: dict[str, int] = {}
-    for event in history.events:
+    for event in history.counted:
         weights[event.item] = weights.get(event.item, 0.0) + significance.of(event)
         newest_ms[event.item] = event.at_ms
     clipped = {item: max(-1.0, min(1.0, weight)) for item, weight in weights.items()}

@@ -18,6 +18,7 @@ from schemas.topics import Topic
 from schemas.vector_record import NO_VERSION, VectorRecord
 from streams.engine.lane import Record
 from streams.engine.outcomes import Outcome
+from streams.lanes import behaviour
 from tests.behaviour_builders import (
     EVENTS_TOPIC,
     GROUP,
@@ -258,6 +259,29 @@ async def test_an_item_and_its_first_event_in_one_batch_are_enough(world):
     await world.take(item_update("war"), liked("anna", "e1", "war"))
 
     assert world.vector_of(ANNA).tolist() == list(WAR)
+
+
+async def test_a_crowd_that_waits_is_refreshed_a_few_users_at_a_time(world, monkeypatch):
+    monkeypatch.setattr(behaviour, "REFRESHED_AT_ONCE", 2)
+    crowd = [f"fan{n}" for n in range(5)]
+    await world.take(*(liked(name, "e1", "war") for name in crowd))
+    world.put_item("war", WAR)
+    loads: list[int] = []
+    load = world.histories.load
+
+    async def counted(users):
+        loads.append(len(users))
+        return await load(users)
+
+    monkeypatch.setattr(world.histories, "load", counted)
+
+    results = await world.take(item_update("war"))
+
+    assert outcomes(results) == [Outcome.WRITTEN]
+    assert max(loads) == 2
+    for name in crowd:
+        assert world.vector_of(user(name)).tolist() == list(WAR)
+        assert not world.awaited.of(user(name))
 
 
 async def test_a_user_without_a_history_waits_no_longer(world):

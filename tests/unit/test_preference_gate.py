@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.history import NEVER, History, HistoryEvent
-from tests.history_builders import DAY_MS, START_MS, event
+from tests.history_builders import DAY_MS, START_MS, event, history_of
 from workers.knowledge.preference_gate import (
     Decision,
     GatePolicy,
@@ -68,6 +68,16 @@ def test_the_first_call_waits_for_enough_events():
 
     assert (few.ask, few.reason) == (False, GateReason.TOO_FEW_EVENTS)
     assert (enough.ask, enough.reason) == (True, GateReason.ASKED_FIRST)
+
+
+def test_a_repetition_dated_to_another_minute_is_no_second_event():
+    event = history(0).events[0]
+    repeated = [event._replace(at_ms=event.at_ms + n * 3_600_000) for n in range(4)]
+
+    decision = ruled(replace(history_of(*repeated), rev=1))
+
+    assert decision.reason is GateReason.TOO_FEW_EVENTS
+    assert decision.new_events == 1
 
 
 def test_events_without_a_weight_are_none():

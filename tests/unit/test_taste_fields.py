@@ -46,6 +46,16 @@ def test_what_weighs_more_and_is_newer_comes_first():
     assert (liked, disliked) == (["new-like", "old-like", "new-view"], ["bad"])
 
 
+def test_a_repetition_dated_to_another_minute_tells_nothing_more():
+    twice = [on(0, "seen", "view"), on(0, "seen", "view")._replace(at_ms=START_MS + DAY_MS)]
+    bounded = history_of(*twice)
+    assert len(bounded.events) == 2
+
+    (once,) = told_items(bounded, SIGNIFICANCE, BOUNDS)
+
+    assert once.weight == pytest.approx(0.2)
+
+
 def test_each_side_has_its_bound_and_keeps_the_most_telling():
     liked, disliked = told(
         *(on(n, f"liked-{n}") for n in range(9)),

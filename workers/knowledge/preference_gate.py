@@ -178,10 +178,11 @@ def decide(
         return Decision(False, GateReason.OFF, before.drift, before.new_events, before)
     if history.rev <= before.decided_rev:
         return Decision(False, GateReason.NOTHING_NEW, before.drift, before.new_events, before)
-    weights = [abs(significance.of(event)) for event in history.events]
+    events = history.counted
+    weights = [abs(significance.of(event)) for event in events]
     new = [
         weight
-        for event, weight in zip(history.events, weights, strict=True)
+        for event, weight in zip(events, weights, strict=True)
         if weight and event.at_ms > before.asked_ms
     ]
     looked = replace(
