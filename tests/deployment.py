@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource
 
 from deploy.local.ports import free_port
@@ -21,7 +21,7 @@ from streams.lag import read_lag
 from streams.settings import Settings
 from streams.topic_admin import apply
 from streams.topology import BEHAVIOUR, LANES, group_id, lane_inputs
-from tests.stack import wait_until_blocking
+from tests.stack import read_topic, wait_until_blocking
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -266,22 +266,7 @@ class Deployment:
 
     def records(self, topic: str) -> list[Any]:
         """Return every record of a topic (full name), partition by partition."""
-        consumer = KafkaConsumer(
-            bootstrap_servers=self.bootstrap_servers, group_id=None, enable_auto_commit=False
-        )
-        try:
-            partitions = consumer.partitions_for_topic(topic) or ()
-            tps = [TopicPartition(topic, partition) for partition in partitions]
-            consumer.assign(tps)
-            consumer.seek_to_beginning(*tps)
-            ends = consumer.end_offsets(tps)
-            found: list[Any] = []
-            while any(consumer.position(tp) < ends[tp] for tp in tps):
-                for batch in consumer.poll(timeout_ms=500).values():
-                    found += batch
-        finally:
-            consumer.close(autocommit=False)
-        return found
+        return read_topic(self.bootstrap_servers, topic)
 
     def entities(self) -> dict[str, EntityRecord]:
         """Return the newest record of every entity in the compacted topic, by key."""

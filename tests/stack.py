@@ -1,12 +1,12 @@
-"""What tests do with a real Kafka and Redis: declare topics, and wait for something to be true."""
+"""What tests do with a real Kafka: declare topics, read them, and wait for something to be true."""
 
 import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import NewTopic
 
 T = TypeVar("T")
@@ -63,6 +63,26 @@ def create_topic(
         wait_until_blocking(led)
     finally:
         admin.close()
+
+
+def read_topic(bootstrap_servers: str, topic: str) -> list[Any]:
+    """Return every record of a topic as of now, as kafka-python reads it."""
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap_servers, group_id=None, enable_auto_commit=False
+    )
+    try:
+        partitions = consumer.partitions_for_topic(topic) or ()
+        tps = [TopicPartition(topic, partition) for partition in sorted(partitions)]
+        consumer.assign(tps)
+        consumer.seek_to_beginning(*tps)
+        ends = consumer.end_offsets(tps)
+        found: list[Any] = []
+        while any(consumer.position(tp) < ends[tp] for tp in tps):
+            for batch in consumer.poll(timeout_ms=500).values():
+                found += batch
+        return found
+    finally:
+        consumer.close(autocommit=False)
 
 
 def _not_in_time(predicate: Callable[[], object], timeout: float, value: object) -> str:

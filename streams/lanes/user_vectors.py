@@ -231,7 +231,7 @@ def _rows(
         (
             user,
             history.rev,
-            _record(history, space, vector, written_at_ms) if there else None,
+            user_record(history, space, vector, written_at_ms) if there else None,
         )
         for user, history, vector, there in zip(
             users.users, users.histories, vectors, made.tolist(), strict=True
@@ -239,7 +239,8 @@ def _rows(
     ]
 
 
-def _record(history: History, space: Space, vector: Array, written_at_ms: int) -> bytes:
+def user_record(history: History, space: Space, vector: Array, written_at_ms: int) -> bytes:
+    """Return the stored bytes of a vector (dim,) made from a history."""
     header = VectorHeader(
         stage=Stage.CONTENT,
         dtype=space.dtype,

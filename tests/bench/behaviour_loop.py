@@ -15,10 +15,10 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer
 
 from schemas.behaviour import Interaction, decode_behaviour
-from schemas.entities import EntityKey, Stage
+from schemas.entities import EntityKey
 from schemas.history import History, HistoryEvent
 from schemas.topics import Topic
-from schemas.vector_record import NO_VERSION, VectorHeader, VectorRecord
+from streams.lanes.user_vectors import user_record
 from streams.settings import BehaviourSettings
 from streams.user_parts import history_store, significance_of, tower_options
 from tests.bench.behaviour_config import BehaviourConfig
@@ -84,28 +84,17 @@ class _Users:
         await self._vectors.put_vectors(
             BENCH_SPACE.name,
             [
-                (user, history.rev, _record(history, vector, now_ms) if there else None)
+                (
+                    user,
+                    history.rev,
+                    user_record(history, BENCH_SPACE, vector, now_ms) if there else None,
+                )
                 for user, history, vector, there in zip(
                     users, histories, vectors, made, strict=True
                 )
             ],
             ttl_ms=_SETTINGS.idle_ms,
         )
-
-
-def _record(history: History, vector: Any, now_ms: int) -> bytes:
-    header = VectorHeader(
-        stage=Stage.CONTENT,
-        dtype=BENCH_SPACE.dtype,
-        dim=BENCH_SPACE.dim,
-        mask=0,
-        rev=history.rev,
-        content_version=history.rev,
-        factors_version=NO_VERSION,
-        event_time_ms=history.newest_ms,
-        written_at_ms=now_ms,
-    )
-    return VectorRecord(header, vector).encode()
 
 
 async def run(config: BehaviourConfig) -> Run:

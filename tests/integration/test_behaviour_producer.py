@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 
 from schemas.behaviour import (
     BehaviourLimits,
@@ -15,7 +15,7 @@ from schemas.errors import InvalidInput, Transient
 from schemas.history import event_digest
 from schemas.reasons import Reason
 from streams.producers import BehaviourProducer, Delivery
-from tests.stack import create_topic, wait_until_blocking
+from tests.stack import create_topic, read_topic, wait_until_blocking
 
 PARTITIONS = 3
 LIMITS = BehaviourLimits(frozenset({"view", "rate"}))
@@ -48,21 +48,7 @@ def producer_of(kafka, topic_prefix, topic):
 
 
 def _records(kafka, topic: str) -> list:
-    consumer = KafkaConsumer(
-        bootstrap_servers=kafka.bootstrap_servers, group_id=None, enable_auto_commit=False
-    )
-    try:
-        tps = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
-        consumer.assign(tps)
-        consumer.seek_to_beginning()
-        ends = consumer.end_offsets(tps)
-        records: list = []
-        while any(consumer.position(tp) < ends[tp] for tp in tps):
-            for batch in consumer.poll(timeout_ms=500).values():
-                records += batch
-        return records
-    finally:
-        consumer.close()
+    return read_topic(kafka.bootstrap_servers, topic)
 
 
 def _events(record) -> list:

@@ -5,7 +5,7 @@ import json
 import time
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 from kafka.partitioner.default import murmur2
 
 from schemas.behaviour import (
@@ -25,6 +25,7 @@ from streams.engine.lane import Record
 from streams.lanes.behaviour_news import letter_of
 from streams.settings import KafkaSettings
 from tests.cli_runner import run_freshet
+from tests.stack import read_topic
 
 HOUR_MS = 3_600_000
 
@@ -83,21 +84,7 @@ def bury(settings):
 
 
 def _source(settings, topic: str = "catalog.items") -> list:
-    consumer = KafkaConsumer(
-        bootstrap_servers=settings.bootstrap_servers, group_id=None, enable_auto_commit=False
-    )
-    try:
-        tps = [TopicPartition(f"{settings.topic_prefix}{topic}", p) for p in range(2)]
-        consumer.assign(tps)
-        consumer.seek_to_beginning()
-        ends = consumer.end_offsets(tps)
-        records: list = []
-        while any(consumer.position(tp) < ends[tp] for tp in tps):
-            for batch in consumer.poll(timeout_ms=500).values():
-                records += batch
-        return records
-    finally:
-        consumer.close()
+    return read_topic(settings.bootstrap_servers, f"{settings.topic_prefix}{topic}")
 
 
 def test_the_newest_letters_are_listed_oldest_first(settings, bury) -> None:

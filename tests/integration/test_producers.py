@@ -4,13 +4,12 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 
 from schemas.errors import ConfigurationError, InvalidInput, Transient
 from schemas.events import DecodeLimits, ItemFields, ItemRemoved, ItemUpserted, decode_catalog_event
 from schemas.reasons import Reason
 from streams.producers import CatalogProducer, Delivery, UndeliveredEvents
-from tests.stack import create_topic, wait_until_blocking
+from tests.stack import create_topic, read_topic, wait_until_blocking
 
 PARTITIONS = 3
 
@@ -31,21 +30,7 @@ def producer(kafka, topic_prefix, topic):
 
 
 def _records(kafka, topic: str) -> list:
-    consumer = KafkaConsumer(
-        bootstrap_servers=kafka.bootstrap_servers, group_id=None, enable_auto_commit=False
-    )
-    try:
-        tps = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
-        consumer.assign(tps)
-        consumer.seek_to_beginning()
-        ends = consumer.end_offsets(tps)
-        records: list = []
-        while any(consumer.position(tp) < ends[tp] for tp in tps):
-            for batch in consumer.poll(timeout_ms=500).values():
-                records += batch
-        return records
-    finally:
-        consumer.close()
+    return read_topic(kafka.bootstrap_servers, topic)
 
 
 def test_events_arrive_keyed_with_cloud_event_headers_and_pass_the_lanes_check(

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 
 from schemas.behaviour import Erasure, decode_behaviour
 from schemas.entities import EntityKey, EntityKind, Stage
@@ -18,7 +17,7 @@ from streams.lanes.erasure import erasure_messages
 from streams.settings import BehaviourSettings
 from tests.cli_runner import Ran, run_freshet
 from tests.maintained import Maintained, content, individual, maintained, removed
-from tests.stack import wait_until_blocking
+from tests.stack import read_topic, wait_until_blocking
 from workers.knowledge.preference_gate import GateReason, GateState
 from workers.live.gate_store import GateStore
 from workers.live.history_store import HistoryChange, HistoryStore
@@ -72,24 +71,7 @@ def event(name: str, at_ms: int, action: str = "view", value: float | None = Non
 
 def behaviour_records(world: Maintained) -> list:
     kafka = world.settings.kafka
-    consumer = KafkaConsumer(
-        bootstrap_servers=kafka.bootstrap_servers, group_id=None, enable_auto_commit=False
-    )
-    try:
-        tps = [
-            TopicPartition(f"{kafka.topic_prefix}{Topic.USER_BEHAVIOUR}", partition)
-            for partition in range(kafka.partitions)
-        ]
-        consumer.assign(tps)
-        consumer.seek_to_beginning()
-        ends = consumer.end_offsets(tps)
-        records: list = []
-        while any(consumer.position(tp) < ends[tp] for tp in tps):
-            for batch in consumer.poll(timeout_ms=500).values():
-                records += batch
-        return records
-    finally:
-        consumer.close()
+    return read_topic(kafka.bootstrap_servers, f"{kafka.topic_prefix}{Topic.USER_BEHAVIOUR}")
 
 
 def decoded(record) -> list:
