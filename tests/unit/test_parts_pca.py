@@ -21,7 +21,7 @@ def fitted(parts: np.ndarray, mask: np.ndarray, dim: int = 4) -> PartsPca:
     return fit_parts_pca(parts, mask, name="pca", encoder_id="fake", part_names=NAMES, dim=dim)
 
 
-def test_a_complete_catalogue_is_centred_and_half_whitened():
+def test_a_complete_catalogue_is_centred_shrunk_and_half_whitened():
     parts, mask = catalogue()
 
     adaptor = fitted(parts, mask, dim=4)
@@ -29,7 +29,8 @@ def test_a_complete_catalogue_is_centred_and_half_whitened():
     flat = parts.reshape(len(parts), -1).astype(np.float64)
     flat -= flat.mean(axis=0)
     left, singular, _ = np.linalg.svd(flat, full_matrices=False)
-    wanted = left[:, :4] * np.sqrt(singular[:4])
+    variances, noise = singular[:4] ** 2 / len(parts), np.square(flat).mean()
+    wanted = left[:, :4] * np.sqrt(singular[:4]) * variances / (variances + noise)
     wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
     cosines = adaptor.apply(parts, mask) @ adaptor.apply(parts, mask).T
     np.testing.assert_allclose(cosines, wanted @ wanted.T, atol=1e-4)
@@ -90,16 +91,42 @@ def test_what_stands_in_a_missing_part_has_no_effect():
     assert np.array_equal(adaptor.apply(parts, mask), adaptor.apply(other, mask))
 
 
-def test_a_missing_part_counts_as_the_catalogue_mean():
+def test_a_missing_part_is_inferred_as_a_gaussian_of_the_fitted_model_would():
     parts, mask = catalogue()
     adaptor = fitted(parts, mask)
-    lacking, average = mask.copy(), parts.copy()
+    lacking = mask.copy()
     lacking[:, 2] = False
-    average[:, 2] = adaptor.mean[2]
 
-    np.testing.assert_allclose(
-        adaptor.apply(parts, lacking), adaptor.apply(average, mask), atol=1e-6
-    )
+    vectors = adaptor.apply(parts, lacking)
+
+    # The same by the book: condition the Gaussian N(0, W W' + noise) of all values on some of them.
+    weights = np.linalg.norm(adaptor.projection, axis=0)
+    deviations = np.sqrt(adaptor.variances)
+    loadings = (adaptor.projection / weights * deviations).astype(np.float64)
+    seen = loadings[: 2 * WIDTH]
+    covariance = seen @ seen.T + adaptor.noise[0] * np.eye(2 * WIDTH)
+    centred = (parts - adaptor.mean)[:, :2].reshape(len(parts), -1)
+    wanted = centred @ np.linalg.solve(covariance, seen) * np.sqrt(deviations)
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors, wanted, atol=1e-4)
+
+
+def test_an_item_without_its_last_part_lies_near_where_it_will_lie_with_it():
+    drawn = np.random.default_rng(5)
+    taste = drawn.standard_normal((300, 2))
+    rows = (taste @ drawn.standard_normal((2, len(NAMES) * WIDTH))).reshape(-1, len(NAMES), WIDTH)
+    parts = (rows + 0.3 * drawn.standard_normal(rows.shape)).astype(np.float32)
+    mask = np.ones((300, len(NAMES)), np.bool_)
+    adaptor = fitted(parts, mask, dim=2)
+    lacking = mask.copy()
+    lacking[:, 1:] = False
+
+    inferred = adaptor.apply(parts, lacking)
+    whole = adaptor.apply(parts, mask)
+
+    mean_filled = np.where(lacking[:, :, None], parts, adaptor.mean)
+    filled = adaptor.apply(mean_filled, mask)
+    assert (inferred * whole).sum(axis=1).mean() > (filled * whole).sum(axis=1).mean() + 0.01
 
 
 def test_the_mean_of_a_part_is_over_the_items_that_have_it():

@@ -1,12 +1,15 @@
 """`parts-pca`: the adaptor that needs no interactions. Pure numpy.
 
-Subtract the catalogue mean of each part, concatenate, project on the principal components with
-the singular values to the power -0.5 (half whitening), normalise. A missing part counts as the
-catalogue mean: it is zero once centred, so the adaptor is defined on any mask, when fitting too.
+Subtract the catalogue mean of each part, concatenate, find the principal components with the
+singular values to the power -0.5 (half whitening), normalise. What is missing is inferred from
+what is there: the components are the expectation, given the parts at hand, of a probabilistic PCA
+(Tipping & Bishop 1999, section 3), so a new item of which only the content is known lies where
+items with such content lie once they are written about. When fitting, a missing part counts as the
+catalogue mean.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Literal, Self
 
@@ -25,27 +28,78 @@ _POWER = -0.5
 # Directions below this share of the greatest singular value are rounding, not catalogue.
 _SMALLEST_SHARE = 1e-5
 _CHUNK_ROWS = 4_096
+_MASKS_KEPT = 32
 
 
 @dataclass(frozen=True, slots=True)
 class PartsPca:
-    """`mean` is (P, d), `projection` (P * d, dim), `default` (dim,); all float32."""
+    """All float32.
+
+    `mean` is (P, d), `projection` (P * d, dim) the half-whitened axes, `variances` (dim,) those of
+    the components, `noise` (1,) that of a value beside the components, `default` (dim,).
+    """
 
     space: Space
     mean: Array
     projection: Array
+    variances: Array
+    noise: Array
     default: Array
+    _grams: npt.NDArray[np.float64] = field(init=False, repr=False, compare=False)
+    _inferring: dict[bytes, Array] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        loadings = self.projection * self._loading_of_projected()
+        by_part = loadings.reshape(*self.mean.shape, -1)
+        object.__setattr__(self, "_grams", by_part.transpose(0, 2, 1) @ by_part)
 
     def apply(self, parts: Array, mask: Mask) -> Array:
         """Return (n, dim) float32 unit rows of `parts` (n, P, d); no part at all: the default."""
         projected = _centred(parts, mask, self.mean) @ self.projection
+        kinds, kind_of = np.unique(mask, axis=0, return_inverse=True)
+        for kind, present in enumerate(kinds):
+            rows = kind_of == kind
+            projected[rows] = projected[rows] @ self._inference(present)
         vectors = unit_rows(projected)
         vectors[~mask.any(axis=1)] = self.default
         return vectors
 
     def tensors(self) -> dict[str, Array]:
         """Return what `from_tensors` needs."""
-        return {"mean": self.mean, "projection": self.projection, "default": self.default}
+        return {
+            "mean": self.mean,
+            "projection": self.projection,
+            "variances": self.variances,
+            "noise": self.noise,
+            "default": self.default,
+        }
+
+    def _inference(self, present: Mask) -> Array:
+        """Return (dim, dim): from projected present parts to the components they let expect."""
+        key = present.tobytes()
+        if key not in self._inferring:
+            if len(self._inferring) >= _MASKS_KEPT:
+                self._inferring.clear()
+            self._inferring[key] = self._infer(present)
+        return self._inferring[key]
+
+    def _infer(self, present: Mask) -> Array:
+        # With loadings W = axes * deviations of latent z: E[z | x] = (W'W + noise)^-1 W'x.
+        precision = self._grams[present].sum(axis=0)
+        precision += float(self.noise[0]) * np.eye(len(precision))
+        expected = self._loading_of_projected()[:, None] * np.linalg.inv(precision)
+        # A component is z * deviation; half whitening takes the root of the deviation off again.
+        inference: Array = (expected * np.sqrt(np.sqrt(self.variances))).astype(np.float32)
+        return inference
+
+    def _loading_of_projected(self) -> npt.NDArray[np.float64]:
+        """Return (dim,): by what the half-whitened axes are multiplied to be the loadings."""
+        weights = np.linalg.norm(self.projection, axis=0).astype(np.float64)
+        deviations = np.sqrt(self.variances, dtype=np.float64)
+        loading: npt.NDArray[np.float64] = np.divide(
+            deviations, weights, out=np.zeros_like(weights), where=weights > 0
+        )
+        return loading
 
     @classmethod
     def from_tensors(cls, space: Space, tensors: Mapping[str, Array]) -> Self:
@@ -54,6 +108,8 @@ class PartsPca:
         shapes = {
             "mean": (len(space.parts), space.part_dim),
             "projection": (flat, space.dim),
+            "variances": (space.dim,),
+            "noise": (1,),
             "default": (space.dim,),
         }
         for name, shape in shapes.items():
@@ -62,7 +118,14 @@ class PartsPca:
                 raise ConfigurationError(
                     f"space {space.name}", f"tensor {name} is {found}, needed {shape}"
                 )
-        return cls(space, tensors["mean"], tensors["projection"], tensors["default"])
+        return cls(
+            space,
+            mean=tensors["mean"],
+            projection=tensors["projection"],
+            variances=tensors["variances"],
+            noise=tensors["noise"],
+            default=tensors["default"],
+        )
 
 
 def fit_parts_pca(
@@ -107,7 +170,10 @@ def fit_parts_pca(
     weights[kept] = singular[kept] ** _POWER
     axes[np.repeat(~mask.any(axis=0), part_dim)] = 0.0
     projection = np.ascontiguousarray(axes * _signs(axes) * weights, np.float32)
-    vectors = unit_rows(_centred(parts, mask, mean) @ projection)
+    variances = np.where(kept, np.square(singular) / described, 0.0).astype(np.float32)
+    total = float(np.square(_centred(parts, mask, mean), dtype=np.float64).sum())
+    # That of a mean value, not of what the components leave: they are fitted, new items are not.
+    noise = np.array([total / described / (part_count * part_dim)], np.float32)
     space = Space(
         name=name,
         kinds=kinds,
@@ -122,9 +188,12 @@ def fit_parts_pca(
             **{f"items_with_{part}": int(mask[:, i].sum()) for i, part in enumerate(part_names)},
             "digest": _digest(parts, mask),
         },
-        metrics={"variance_kept": _variance_kept(parts, mask, mean, singular)},
+        metrics={"variance_kept": round(float(np.square(singular).sum()) / total, 4)},
     )
-    return PartsPca(space, mean, projection, vectors.mean(axis=0, dtype=np.float64).astype("f4"))
+    unknown = np.zeros(dim, np.float32)
+    fitted = PartsPca(space, mean, projection, variances, noise, unknown)
+    vectors = fitted.apply(parts[mask.any(axis=1)], mask[mask.any(axis=1)])
+    return replace(fitted, default=vectors.mean(axis=0, dtype=np.float64).astype(np.float32))
 
 
 def _part_means(parts: Array, mask: Mask) -> Array:
@@ -175,13 +244,6 @@ def _greatest(
 def _signs(axes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     greatest = axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])]
     return np.where(greatest < 0, -1.0, 1.0)
-
-
-def _variance_kept(
-    parts: Array, mask: Mask, mean: Array, singular: npt.NDArray[np.float64]
-) -> float:
-    total = float(np.square(_centred(parts, mask, mean), dtype=np.float64).sum())
-    return round(float(np.square(singular).sum()) / total, 4)
 
 
 def _digest(parts: Array, mask: Mask) -> str:
