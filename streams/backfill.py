@@ -105,12 +105,18 @@ class OwnTower:
         self._space = space
         self._spaces = spaces
         self._options = options
+        self._tower: UserTower | None = None
 
     def towers(self) -> Sequence[UserTower]:
         """Return the space's tower; raises Transient while the spaces are not known."""
         return [
-            tower_of(adaptor.space, self._options)
+            self._of(adaptor.space)
             for adaptor in self._spaces.adaptors()
             if adaptor.space.name == self._space
             and is_from_histories(adaptor.space, EntityKind.USER)
         ]
+
+    def _of(self, space: Space) -> UserTower:
+        if self._tower is None or self._tower.space != space:
+            self._tower = tower_of(space, self._options)
+        return self._tower

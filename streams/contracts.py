@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from schemas.fingerprints import Json
+from schemas.groups import GroupsRecord
 from schemas.spaces import AliasRecord, SpaceRecord
 from schemas.topics import (
     DEAD_LETTERS_PREFIX,
@@ -52,6 +53,7 @@ _SCHEMAS: Mapping[str, type[BaseModel]] = {
     "live_update": LiveUpdateValue,
     "space_record": SpaceRecord,
     "alias_record": AliasRecord,
+    "groups_record": GroupsRecord,
     "cloud_event_headers": CloudEventHeaders,
     "dead_letter_headers": DeadLetterHeaders,
 }
@@ -132,10 +134,10 @@ _CHANNELS: Mapping[str, _Channel] = {
         messages=("history_record",),
     ),
     Topic.CONTROL: _Channel(
-        key="space:<name> or alias:<kind>",
+        key="space:<name>, alias:<kind> or groups:<kind>",
         meaning="Spaces with their states, and which space each kind of entity is served from.",
         writers=("cli",),
-        messages=("space_record", "alias_record"),
+        messages=("space_record", "alias_record", "groups_record"),
     ),
     Topic.LIVE_UPDATES: _Channel(
         key=_ENTITY,

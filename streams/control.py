@@ -1,6 +1,7 @@
-"""The compacted `control` topic: spaces and aliases as they are meant to be; Redis mirrors them.
+"""The compacted `control` topic: spaces, aliases and groups as meant to be; Redis mirrors them.
 
-Keys are `space:<name>` and `alias:<kind>`; other keys belong to others and are passed over.
+Keys are `space:<name>`, `alias:<kind>` and `groups:<kind>`; other keys belong to others and are
+passed over.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.entities import EntityKind
 from schemas.errors import Transient
+from schemas.groups import GroupsRecord
 from schemas.spaces import AliasRecord, SpaceRecord
 from schemas.topics import Topic
 from streams.compacted import read_compacted
@@ -18,14 +20,16 @@ from streams.settings import KafkaSettings
 
 SPACE_KEY = "space:"
 ALIAS_KEY = "alias:"
+GROUPS_KEY = "groups:"
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """Every space by its name, and the alias of every kind that has one."""
+    """Every space by its name; the alias, and the groups in use, of every kind that has them."""
 
     spaces: Mapping[str, SpaceRecord] = field(default_factory=dict)
     aliases: Mapping[EntityKind, str] = field(default_factory=dict)
+    groups: Mapping[EntityKind, GroupsRecord] = field(default_factory=dict)
 
 
 def fold(records: Iterable[tuple[bytes | None, bytes | None]]) -> Control:
@@ -43,6 +47,7 @@ def fold(records: Iterable[tuple[bytes | None, bytes | None]]) -> Control:
             newest[name] = value
     spaces: dict[str, SpaceRecord] = {}
     aliases: dict[EntityKind, str] = {}
+    groups: dict[EntityKind, GroupsRecord] = {}
     for name, value in newest.items():
         try:
             if name.startswith(SPACE_KEY):
@@ -51,9 +56,12 @@ def fold(records: Iterable[tuple[bytes | None, bytes | None]]) -> Control:
             elif name.startswith(ALIAS_KEY):
                 alias = AliasRecord.model_validate_json(value)
                 aliases[alias.kind] = alias.space
+            elif name.startswith(GROUPS_KEY):
+                cut = GroupsRecord.model_validate_json(value)
+                groups[cut.kind] = cut
         except ValidationError as error:
             raise Transient("kafka", f"{Topic.CONTROL}: {name} does not decode") from error
-    return Control(spaces, aliases)
+    return Control(spaces, aliases, groups)
 
 
 async def read_control(kafka: KafkaSettings) -> Control:
@@ -71,6 +79,11 @@ def space_message(record: SpaceRecord) -> Outgoing:
 def alias_message(record: AliasRecord) -> Outgoing:
     """Return the record of an alias."""
     return _message(ALIAS_KEY + record.kind.value, record)
+
+
+def groups_message(record: GroupsRecord) -> Outgoing:
+    """Return the record of the groups in use."""
+    return _message(GROUPS_KEY + record.kind.value, record)
 
 
 def _message(key: str, record: BaseModel) -> Outgoing:

@@ -7,9 +7,16 @@ from typing import Protocol
 
 from schemas.entities import EntityKind
 from schemas.errors import ConfigurationError
+from schemas.groups import GroupsRecord
 from schemas.spaces import AliasRecord, SpaceRecord, SpaceState
 from streams.clock import SystemClock
-from streams.control import Control, alias_message, read_control, space_message
+from streams.control import (
+    Control,
+    alias_message,
+    groups_message,
+    read_control,
+    space_message,
+)
 from streams.emitter import KafkaEmitter
 from streams.redis_clients import OpenRedis, open_redis
 from streams.settings import Settings
@@ -17,7 +24,7 @@ from workers.live.space_registry import SpaceRegistry
 
 
 class RegistryPort(Protocol):
-    """Spaces and aliases in Redis."""
+    """Spaces, aliases and groups in Redis."""
 
     async def spaces(self) -> dict[str, SpaceRecord]:
         """Return every space by name."""
@@ -31,9 +38,15 @@ class RegistryPort(Protocol):
     async def set_alias(self, kind: EntityKind, name: str) -> None:
         """Make a space the active one of a kind."""
 
+    async def groups(self) -> dict[EntityKind, GroupsRecord]:
+        """Return the groups in use, by kind."""
+
+    async def put_groups(self, record: GroupsRecord) -> None:
+        """Make groups the ones in use for their kind."""
+
 
 async def restore_registry(control: Control, registry: RegistryPort) -> None:
-    """Bring the registry up to `control`: newer spaces and other aliases; raises Transient."""
+    """Bring the registry up to `control`: what is newer, and other aliases; raises Transient."""
     stored = await registry.spaces()
     for name, record in control.spaces.items():
         known = stored.get(name)
@@ -43,6 +56,11 @@ async def restore_registry(control: Control, registry: RegistryPort) -> None:
     for kind, name in control.aliases.items():
         if await registry.alias(kind) != name:
             await registry.set_alias(kind, name)
+    cuts = await registry.groups()
+    for kind, cut in control.groups.items():
+        known_cut = cuts.get(kind)
+        if known_cut is None or known_cut.changed_at_ms < cut.changed_at_ms:
+            await registry.put_groups(cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +82,11 @@ class ControlMirror:
         for record in records:
             await registry.put(record)
         await registry.set_aliases(kinds, alias)
+
+    async def publish_groups(self, record: GroupsRecord) -> None:
+        """Write the groups in use to `control` and then to Redis."""
+        await self._emitter.emit([groups_message(record)])
+        await SpaceRegistry(self.redis.client, self.redis.keys).put_groups(record)
 
     def space(self, name: str) -> SpaceRecord:
         """Return a registered space; raises ConfigurationError."""

@@ -18,16 +18,23 @@ from streams.emitter import KafkaEmitter
 from streams.engine.lane import Lane, LaneLimits
 from streams.engine.outcomes import Outcome
 from streams.engine.ports import BatchAdmission, Clock
+from streams.engine.standing_aside import StandingAside
 from streams.faust_runtime.lane_service import Companion
+from streams.followed_raw_space import FollowedRawSpace
+from streams.giving_way import GivingWayWriter
+from streams.group_set import GroupSet
 from streams.kept_histories import KeptHistories
 from streams.lanes.behaviour import BehaviourLane
+from streams.lanes.collective import WayOut
 from streams.lanes.encode import EncodeLane
 from streams.lanes.encode_space import EncodeSpaceLane
 from streams.lanes.items import ItemsLane
 from streams.lanes.knowledge import KnowledgeLane
 from streams.lanes.preference_requests import PreferenceGateway
+from streams.llm_server import sampling_of
 from streams.metrics import LaneMetrics
 from streams.settings import LaneSettings, Settings
+from streams.token_budget import BudgetAdmission, TokenBudget
 from streams.topology import SPACE_LANE_PREFIX
 from streams.user_parts import (
     history_restore,
@@ -40,9 +47,11 @@ from streams.user_spaces import UserSpaces
 from workers.knowledge.load_domain import load_domain
 from workers.knowledge.quality import QualityGate
 from workers.knowledge.select_writer import select_writer
+from workers.knowledge.shared_gate import SharedGate
 from workers.knowledge.vllm_connection import VllmServer
 from workers.knowledge.vllm_pages import VllmPages
 from workers.live.awaited_items import AwaitedItems
+from workers.live.budget_store import BudgetStore
 from workers.live.connection import Client
 from workers.live.entity_store import EntityStore
 from workers.live.gate_store import GateStore
@@ -65,6 +74,8 @@ class MadeLane:
     rebuild: Callable[[set[int]], Any] | None = None
     histories: KeptHistories | None = None
     admission: BatchAdmission | None = None
+    rank: Callable[[Any], int] | None = None
+    aside: StandingAside | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,7 @@ class LaneMaker:
             connections=knowledge.in_flight,
             accepts_priority=knowledge.vllm_accepts_priority,
             cache_salt=knowledge.vllm_cache_salt.get_secret_value(),
+            sampling=sampling_of(knowledge),
         )
         writer = select_writer(
             knowledge.writer,
@@ -144,6 +156,30 @@ class LaneMaker:
             recorded_file=knowledge.recorded_file,
             server=server,
         )
+        is_backlog = self._name == "knowledge-backlog"
+        admission = None
+        # New items never wait for the backlog.
+        if is_backlog and knowledge.writer == "vllm":
+            admission = BacklogAdmission(
+                VllmPages(server),
+                in_flight=knowledge.in_flight,
+                every_seconds=knowledge.backlog_look_seconds,
+                beside=knowledge.backlog_beside,
+            )
+            writer = GivingWayWriter(writer, admission)
+        budget = None
+        if knowledge.tokens_per_hour:
+            budget = TokenBudget(
+                BudgetStore(self._redis, self._keys),
+                tokens_per_hour=knowledge.tokens_per_hour,
+                clock=self._clock,
+            )
+        # A recorded answer takes no time: nobody needs a way out, or an idler hour.
+        takes_time = knowledge.writer != "recorded"
+        registry = SpaceRegistry(self._probe, self._keys)
+        groups = GroupSet(registry, self._settings.groups.dir)
+        raw_space = FollowedRawSpace(registry)
+        way_out = WayOut(groups, raw_space, SharedGate(domain))
         lane = KnowledgeLane(
             self._name,
             emitter=self._emitter,
@@ -153,21 +189,27 @@ class LaneMaker:
             domain=domain,
             settings=knowledge,
             clock=self._clock,
+            budget=budget,
+            way_out=way_out if takes_time and not is_backlog else None,
         )
         limits = lane_limits(
             self._settings.lane, max_batch=1, max_batches_in_flight=knowledge.in_flight
         )
-        self._metrics.follow_writer(self._name, lane.stats)
-        made = MadeLane(lane, limits, writes_redis=False, closed=[writer.aclose])
-        # New items never wait for the backlog; a recorded answer costs no server anything.
-        if self._name == "knowledge-backlog" and knowledge.writer == "vllm":
-            pages = VllmPages(server)
-            admission = BacklogAdmission(
-                pages, in_flight=knowledge.in_flight, every_seconds=knowledge.backlog_look_seconds
-            )
+        self._metrics.follow_writer(self._name, lane.stats, budget)
+        made = MadeLane(lane, limits, writes_redis=False, closed=[writer.aclose], aside=lane.aside)
+        if takes_time and not is_backlog:
+            made.beside += [groups.watch, raw_space.watch]
+        if is_backlog:
+            made.rank = lane.rank
+        if admission is not None:
             made.admission = admission
             made.beside.append(admission.watch)
-            made.closed.append(pages.aclose)
+            made.closed.append(admission.aclose)
+        if budget is not None:
+            made.beside.append(budget.keep_telling)
+            made.closed.append(budget.tell_last)
+            if is_backlog:
+                made.admission = BudgetAdmission(budget, made.admission)
         return made
 
     def _encode(self) -> MadeLane:
@@ -182,7 +224,7 @@ class LaneMaker:
         registry = SpaceRegistry(self._probe, self._keys)
         spaces = SpaceSet(registry, encode.spaces_dir, lane=self._name)
         representer = load_representer(
-            encode.spaces_dir, threads=encode.threads, refuse_below=encode.refuse_parity_below
+            encode.spaces_dir, encode.choice, refuse_below=encode.refuse_parity_below
         )
         lane = EncodeLane(
             store=store,
@@ -222,7 +264,7 @@ class LaneMaker:
             behaviour,
             self._redis,
             self._keys,
-            towers=OwnTower(space, spaces, tower_options(behaviour)),
+            towers=OwnTower(space, spaces, tower_options(self._settings)),
             items=BackfilledItems(
                 ItemVectors(self._redis, self._keys),
                 entities=store,
@@ -248,7 +290,7 @@ class LaneMaker:
     def _behaviour(self) -> MadeLane:
         behaviour = self._settings.behaviour
         significance = significance_of(behaviour)
-        spaces = UserSpaces(SpaceRegistry(self._probe, self._keys), tower_options(behaviour))
+        spaces = UserSpaces(SpaceRegistry(self._probe, self._keys), tower_options(self._settings))
         documents = EntityStore(self._redis, self._keys)
         vectors = user_vectors(
             behaviour,

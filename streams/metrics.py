@@ -32,15 +32,44 @@ SECONDS_BUCKETS = (
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
-class WriterCounts(Protocol):
-    """What a knowledge lane counts of its writer since the start."""
+class CostCounts(Protocol):
+    """What calls of one reason cost since the start."""
 
     calls: int
     prompt_tokens: int
     completion_tokens: int
-    repairs: int
+
+
+class WriterCounts(Protocol):
+    """What a knowledge lane counts of its writer since the start; costs and rejections by why."""
+
+    @property
+    def costs(self) -> Mapping[str, CostCounts]:
+        """Costs by the reason of the calls."""
+
+    @property
+    def repairs(self) -> int:
+        """Second calls."""
+
+    @property
+    def rejected(self) -> Mapping[str, int]:
+        """Requests that got no usable answer, by what was wrong with the last one."""
+
     saved_fingerprint: int
     saved_coalesced: int
+    saved_shared: int
+
+
+class BudgetFigures(Protocol):
+    """Tokens of the current hour."""
+
+    @property
+    def limit(self) -> int:
+        """What may be spent."""
+
+    @property
+    def left(self) -> int:
+        """What is left of it."""
 
 
 class BehaviourCounts(Protocol):
@@ -112,9 +141,11 @@ class LaneMetrics:
         """Return the content type and body of the metrics page."""
         return CONTENT_TYPE_LATEST, generate_latest(self.registry)
 
-    def follow_writer(self, lane: str, counts: WriterCounts) -> None:
-        """Show a writer's counters, read whenever the page is asked for."""
-        self.registry.register(_WriterCollector(lane, counts))
+    def follow_writer(
+        self, lane: str, counts: WriterCounts, budget: BudgetFigures | None = None
+    ) -> None:
+        """Show a writer's counters and its budget, read whenever the page is asked for."""
+        self.registry.register(_WriterCollector(lane, counts, budget))
 
     def follow_behaviour(
         self,
@@ -135,14 +166,20 @@ class LaneMetrics:
 
 
 class _WriterCollector:
-    def __init__(self, lane: str, counts: WriterCounts) -> None:
+    def __init__(self, lane: str, counts: WriterCounts, budget: BudgetFigures | None) -> None:
         self._lane = lane
         self._counts = counts
+        self._budget = budget
 
     def collect(self) -> Iterable[Metric]:
         counts = self._counts
+        costs = dict(counts.costs)
         yield _counter(
-            "freshet_writer_calls", "Language model calls", self._lane, {"": counts.calls}
+            "freshet_writer_calls",
+            "Language model calls, by why they were made",
+            self._lane,
+            {reason: cost.calls for reason, cost in costs.items()},
+            label="reason",
         )
         yield _counter(
             "freshet_writer_repairs",
@@ -150,20 +187,45 @@ class _WriterCollector:
             self._lane,
             {"": counts.repairs},
         )
-        yield _counter(
-            "freshet_writer_tokens",
-            "Language model tokens",
-            self._lane,
-            {"prompt": counts.prompt_tokens, "completion": counts.completion_tokens},
-            label="kind",
-        )
+        yield self._tokens(costs)
         yield _counter(
             "freshet_writer_calls_saved",
             "Calls not needed, by why",
             self._lane,
-            {"fingerprint": counts.saved_fingerprint, "coalesced": counts.saved_coalesced},
+            {
+                "fingerprint": counts.saved_fingerprint,
+                "coalesced": counts.saved_coalesced,
+                "shared": counts.saved_shared,
+            },
             label="why",
         )
+        yield _counter(
+            "freshet_writer_rejected",
+            "Requests that got no usable answer, by what was wrong with the last one",
+            self._lane,
+            dict(counts.rejected),
+            label="rejection",
+        )
+        if self._budget is not None:
+            tokens = GaugeMetricFamily(
+                "freshet_token_budget",
+                "Tokens that all knowledge lanes may spend this hour, and what is left of them",
+                labels=("lane", "what"),
+            )
+            tokens.add_metric((self._lane, "limit"), self._budget.limit)
+            tokens.add_metric((self._lane, "left"), self._budget.left)
+            yield tokens
+
+    def _tokens(self, costs: Mapping[str, CostCounts]) -> Metric:
+        family = CounterMetricFamily(
+            "freshet_writer_tokens",
+            "Language model tokens, by why they were spent",
+            labels=("lane", "kind", "reason"),
+        )
+        for reason, cost in costs.items():
+            family.add_metric((self._lane, "prompt", reason), cost.prompt_tokens)
+            family.add_metric((self._lane, "completion", reason), cost.completion_tokens)
+        return family
 
 
 class _BehaviourCollector:

@@ -225,7 +225,7 @@ async def rebuild_command(
     async with open_redis(settings.redis) as redis:
         registry = SpaceRegistry(redis.client, redis.keys)
         representer = representer_on_demand(
-            encode.spaces_dir, threads=encode.threads, refuse_below=encode.refuse_parity_below
+            encode.spaces_dir, encode.choice, refuse_below=encode.refuse_parity_below
         )
         with ThreadPoolExecutor(1, "encoder") as executor:
             rebuild = ViewRebuild(
@@ -239,7 +239,7 @@ async def rebuild_command(
             )
             partitions = set(range(settings.kafka.partitions))
             entities = await rebuild.rebuild(partitions)
-            towers = UserSpaces(registry, tower_options(settings.behaviour))
+            towers = UserSpaces(registry, tower_options(settings))
             restore = history_restore(
                 settings,
                 redis.client,

@@ -17,6 +17,8 @@ from schemas.behaviour import MAX_ACTION_BYTES, BehaviourLimits
 from schemas.errors import ConfigurationError
 from schemas.history import HistoryBounds
 from schemas.topics import DAY_MS
+from workers.encoding.encoder_choice import EncoderChoice
+from workers.knowledge.shared_prompt import SHARED_MEMBERS
 
 DEFAULT_SEMANTIC_FIELDS = (
     "title subtitle description plot summary year genres genre categories category brand "
@@ -151,8 +153,56 @@ class KnowledgeSettings(_Group):
     backlog_look_seconds: float = Field(
         0.25, gt=0, le=10, description="How often the backlog looks whether the server is free"
     )
+    backlog_beside: int = Field(
+        8,
+        ge=0,
+        description="Answers of the backlog at once while others' are written; when others come, "
+        "calls over it end and are made later. 0 on a CPU, where even one slows the others down",
+    )
     max_tokens: int = Field(400, ge=16, description="Completion tokens an answer")
     max_factor_chars: int = Field(400, ge=20)
+    temperature: float = Field(0.0, ge=0, le=2, description="0 is the likeliest word, always")
+    top_p: float | None = Field(None, gt=0, le=1, description="None is the server's default")
+    frequency_penalty: float | None = Field(
+        None, ge=-2, le=2, description="On words of the answer; for models that repeat themselves"
+    )
+    repetition_penalty: float | None = Field(
+        None, gt=0, le=2, description="On words of the prompt too, vLLM only; 1 is none"
+    )
+    refused_share: float = Field(
+        0.9,
+        gt=0,
+        description="Share of refused answers, of the last 40, that opens the writer's circuit: "
+        "the server is then ill. Above 1 never: for a model that is known to be weak",
+    )
+    overload_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="An item's request that waited longer shares a call with others of its group "
+        "and gets a place on the backlog; a recorded writer is never overloaded",
+    )
+    share_seconds: float = Field(
+        1.0,
+        ge=0,
+        le=30,
+        description="In overload: how long the first item of a group waits for others, so that "
+        "one call is about all of them",
+    )
+    share_members: int = Field(
+        SHARED_MEMBERS,
+        ge=1,
+        le=SHARED_MEMBERS,
+        description="Items such a call is about at most; fewer for a server that takes longer than "
+        "call_seconds to write so much",
+    )
+    parts_wait_seconds: float = Field(
+        20.0,
+        ge=0,
+        description="With the budget spent: for vectors of a new item, which has no group before",
+    )
+    tokens_per_hour: int = Field(
+        0, ge=0, description="Of all knowledge lanes together; 0 for no limit"
+    )
     rejected_retry_first_seconds: float = Field(300.0, description="Grows fourfold each time")
     rejected_retry_attempts: int = Field(4, ge=0)
 
@@ -169,10 +219,36 @@ class EncodeSettings(_Group):
     """The encode lane."""
 
     spaces_dir: Path = Field(Path(".freshet/spaces"), description="space.json + adaptor files")
+    cache_dir: Path = Field(
+        Path(".freshet/cache"), description="Vectors of texts that fits and evaluations encoded"
+    )
     max_batch: int = Field(64, ge=1, description="Entities a batch")
     max_batch_tokens: int = Field(16_384, ge=1)
+    encoder: str = Field(
+        "minilm",
+        min_length=1,
+        description="minilm, or the folder of a causal language model in Hugging Face form",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of the encoder's products; bfloat16 where the processor has it"
+    )
+    token_limit: int = Field(500, ge=1, description="Tokens of a text a causal model reads")
     threads: int = Field(1, ge=1, description="torch threads")
     refuse_parity_below: float = Field(0.999, description="Cosine to the golden vectors")
+
+    @property
+    def choice(self) -> EncoderChoice:
+        """Which encoder to load, and how."""
+        return EncoderChoice(self.encoder, self.precision, self.token_limit, self.threads)
+
+
+class GroupsSettings(_Group):
+    """Groups of items that share knowledge until there is knowledge of their own."""
+
+    dir: Path = Field(Path(".freshet/groups"), description="A folder a cut, with its centroids")
+    max_depth_ratio: float = Field(
+        4.0, gt=1, description="Mean depth of the tree over log2 n; above it, the tree degenerates"
+    )
 
 
 class BehaviourSettings(_Group):
@@ -285,6 +361,7 @@ class Settings(BaseSettings):
     knowledge: KnowledgeSettings = KnowledgeSettings()
     llm: LlmSettings = LlmSettings()
     encode: EncodeSettings = EncodeSettings()
+    groups: GroupsSettings = GroupsSettings()
     behaviour: BehaviourSettings = BehaviourSettings()
     web: WebSettings = WebSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -15,8 +15,9 @@ from streams.clock import SystemClock
 from streams.control import Control
 from streams.control_mirror import ControlMirror, open_control
 from streams.follow_spaces import REFRESH_SECONDS
+from streams.represented_catalogue import Progress, silent
 from streams.settings import Settings
-from streams.space_fitting import Progress, fit, silent
+from streams.space_fitting import fit
 from streams.space_set import check_raw_parts
 from streams.topology import SPACE_LANE_PREFIX
 from workers.adaptors.raw import ADAPTOR_ID

@@ -31,9 +31,14 @@ def significance_of(behaviour: BehaviourSettings) -> Significance:
     return Significance(behaviour.actions, frozenset(behaviour.rated_actions), scale)
 
 
-def tower_options(behaviour: BehaviourSettings) -> TowerOptions:
+def tower_options(settings: Settings) -> TowerOptions:
     """Return how histories become vectors in this deployment."""
-    return TowerOptions(behaviour.half_life_days * DAY_MS, behaviour.negative_share)
+    behaviour = settings.behaviour
+    return TowerOptions(
+        behaviour.half_life_days * DAY_MS,
+        behaviour.negative_share,
+        spaces_dir=settings.encode.spaces_dir,
+    )
 
 
 def history_store(behaviour: BehaviourSettings, redis: Client, keys: Keys) -> HistoryStore:

@@ -4,6 +4,7 @@ Refuses to give an incomplete list, as streams.space_set does: a space left out 
 vectors of users who may never do anything again.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 
 import structlog
@@ -50,7 +51,9 @@ class UserSpaces:
         try:
             if not records:
                 raise ConfigurationError("spaces", "none registered; run: freshet spaces create")
-            towers = tuple(self._tower(space) for space in _from_histories(records.values()))
+            towers = tuple(
+                [await self._tower(space) for space in _from_histories(records.values())]
+            )
         except ConfigurationError as error:
             problem = str(error)
         if problem and problem != self._problem:
@@ -64,9 +67,11 @@ class UserSpaces:
         """Refresh every second until cancelled."""
         await follow(self.refresh)
 
-    def _tower(self, space: Space) -> UserTower:
+    async def _tower(self, space: Space) -> UserTower:
         known = next((tower for tower in self._towers if tower.space == space), None)
-        return tower_of(space, self._options) if known is None else known
+        if known is not None:
+            return known
+        return await asyncio.to_thread(tower_of, space, self._options)
 
 
 def _from_histories(records: Iterable[SpaceRecord]) -> list[Space]:

@@ -173,11 +173,11 @@ class Deployment:
             check=False,
         )
 
-    def start_all(self, *names: str) -> dict[str, LaneProcess]:
+    def start_all(self, *names: str, timeout: float = 60.0) -> dict[str, LaneProcess]:
         """Start lanes (by default those of the item path) and wait until they are ready."""
         lanes = {name: self.start(name) for name in names or ITEM_PATH}
         wait_until_blocking(
-            lambda: all(lane.ready for lane in lanes.values()), timeout=60, interval=0.1
+            lambda: all(lane.ready for lane in lanes.values()), timeout=timeout, interval=0.1
         )
         return lanes
 

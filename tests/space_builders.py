@@ -93,5 +93,5 @@ def deployment_settings(
         ),
         redis=RedisSettings(url=redis_url, key_prefix=prefix),
         knowledge=KnowledgeSettings(factors=["mood"]),
-        encode=EncodeSettings(spaces_dir=directory),
+        encode=EncodeSettings(spaces_dir=directory, cache_dir=directory.with_suffix(".cache")),
     )

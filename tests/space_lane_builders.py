@@ -1,5 +1,7 @@
 """The lane of one new space among fakes, with the real making of user vectors."""
 
+from pathlib import Path
+
 from streams.backfill import BackfilledItems, OwnTower
 from streams.engine.ports import Clock
 from streams.lanes.encode_space import EncodeSpaceLane
@@ -30,7 +32,9 @@ def space_lane(
     spaces = spaces or FakeSpaces(adaptor)
     items = StoredItemVectors(store)
     vectors = UserVectors(
-        towers=OwnTower(adaptor.space.name, spaces, TowerOptions(30.0 * DAY_MS)),
+        towers=OwnTower(
+            adaptor.space.name, spaces, TowerOptions(30.0 * DAY_MS, spaces_dir=Path("spaces"))
+        ),
         items=BackfilledItems(items, entities=store, spaces=spaces, executor=InlineExecutor()),
         awaited=InMemoryAwaited(),
         store=store,

@@ -8,13 +8,13 @@ import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from deploy.demo.interrupts import Interrupted, Interrupts
+from deploy.demo.options import Llm, Options
 
 if TYPE_CHECKING:
     from deploy.demo.summary import Result
@@ -25,11 +25,8 @@ DEFAULT_SPEED = 180_000.0
 
 _LEAST_FILMS = 16
 
-
-class Llm(StrEnum):
-    """Who writes about films."""
-
-    RECORDED = "recorded"
+_FILMS_WRITTEN = 40
+"""What a small model on two cores writes about in a minute or two."""
 
 
 def main(
@@ -45,10 +42,16 @@ def main(
     ] = DEFAULT_SPEED,
     films: Annotated[
         int | None,
-        typer.Option(min=_LEAST_FILMS, help="Only so many films, the most rated ones."),
+        typer.Option(
+            min=_LEAST_FILMS,
+            help=f"Only so many films, the most rated ones; {_FILMS_WRITTEN} with --llm vllm.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of corrections, bursts and the like.")] = 2013,
-    llm: Annotated[Llm, typer.Option(help="Who writes about films.")] = Llm.RECORDED,
+    llm: Annotated[
+        Llm,
+        typer.Option(help="Who writes about films; vllm: a small model on the CPU (make llm-cpu)."),
+    ] = Llm.RECORDED,
     root: Annotated[
         Path, typer.Option(help="Folder for data and logs; an earlier run's are deleted.")
     ] = DEFAULT_ROOT,
@@ -57,54 +60,47 @@ def main(
 
     The films of the back catalogue and the ratings until then first; then new releases, ratings and
     all that a real feed has besides, in time order. It ends by itself in under three minutes on two
-    cores.
+    cores, in under five with a real language model.
     """
-    del llm  # the only choice so far
+    if llm is Llm.VLLM and films is None:
+        films = _FILMS_WRITTEN
     interrupts = Interrupts()
     try:
         with interrupts.catching():
             if stop:
                 _stop(root)
             else:
-                _run(interrupts, root, seed, speed, films, keep=keep, as_json=as_json)
+                _run(interrupts, Options(root, seed, speed, films, keep, llm), as_json=as_json)
     except Interrupted as interrupted:
         typer.echo("interrupted; everything is stopped", err=True)
         raise typer.Exit(interrupted.exit_code) from None
 
 
-def _run(
-    interrupts: Interrupts,
-    root: Path,
-    seed: int,
-    speed: float,
-    films: int | None,
-    *,
-    keep: bool,
-    as_json: bool,
-) -> None:
+def _run(interrupts: Interrupts, options: Options, *, as_json: bool) -> None:
     # Imported here, a second's work, so that Ctrl-C already ends the program in order meanwhile.
     from rich.console import Console
 
     from deploy.demo import kept
     from deploy.demo.display import display
-    from deploy.demo.run import DemoRun, Options
+    from deploy.demo.run import DemoRun
     from deploy.local.server_process import ServerFailedError
     from schemas.errors import FreshetError
     from streams.logs import configure, silence_third_parties
 
     configure("warning", "console")  # on stderr: stdout is for the result
     silence_third_parties()
+    root = options.root
     with _only_one(root):
         if kept.is_running(root):
             _fail("a kept demo is still running; stop it first: make demo ARGS=--stop")
-        run = DemoRun(Options(root, seed, speed, films, keep), interrupts)
+        run = DemoRun(options, interrupts)
         try:
             with display(Console(stderr=True), run.board.snapshot):
                 result = run.run()
         except (ServerFailedError, FreshetError) as error:
             _fail(str(error))
     _show(result, as_json=as_json)
-    if keep:
+    if options.keep:
         item_id = run.schedule.newest_release
         hints = kept.what_to_try(root, item_id, run.titles[item_id], run.example_user)
         typer.echo(hints, err=as_json)

@@ -2,11 +2,12 @@
 
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deploy.demo.lane_processes import LaneFigures
+from deploy.demo.llm_counts import llm_counts
 from deploy.demo.plans import Kind
 from deploy.demo.schedule import SummerRecord
 from deploy.demo.user_plans import UserEvent
@@ -69,34 +70,6 @@ class Snapshot:
     def share_sent(self) -> float:
         """Of the records to send, 0 to 1."""
         return self.sent / self.to_send if self.to_send else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class LlmCounts:
-    """Calls made, and calls that a consumer which answers each event with one would have made.
-
-    By fingerprint: newer versions and duplicates that say nothing new. By coalescing: versions
-    absorbed by a newer one before anybody was asked.
-    """
-
-    calls: int = 0
-    saved_fingerprint: int = 0
-    saved_coalesced: int = 0
-
-
-def llm_counts(lanes: Mapping[str, LaneFigures]) -> LlmCounts:
-    """Return the counts of all lanes together."""
-    items = lanes.get("items", LaneFigures("items")).outcomes
-    saved: Counter[str] = Counter()
-    for figures in lanes.values():
-        saved.update(figures.saved)
-    return LlmCounts(
-        calls=sum(figures.calls for figures in lanes.values()),
-        saved_fingerprint=(
-            saved["fingerprint"] + items.get("confirmed", 0) + items.get("unchanged", 0)
-        ),
-        saved_coalesced=saved["coalesced"] + items.get("superseded", 0),
-    )
 
 
 @dataclass(slots=True)

@@ -3,7 +3,8 @@
 `live`: the vector with knowledge, from the film's event time plus its measured wall-clock
 freshness (which the replay's speed-up does not multiply). `nightly`: the same vector from the next
 four o'clock in the morning (UTC) on. `content`: the vector of the film's text alone, as it was
-before anybody wrote about it. The back catalogue is the same in all three.
+before anybody wrote about it. The back catalogue is the same in all three. A film about which
+nothing usable was written has its content vector in `live` and `nightly` too, since that was there.
 
 Users are live in `live`: the vectors that were read of them just before each rating. In the other
 two a user is the mean of the film vectors that the regime had by then.
@@ -50,10 +51,11 @@ def film_vectors(
     text alone. A film that was never seen at a stage has no vector in that regime.
     """
     since = _first_seen_ms(sightings)
+    richest = since[Stage.CONTENT] | since[Stage.INDIVIDUAL]
     return {
-        Regime.NIGHTLY: _vectors(schedule, live, live, since[Stage.INDIVIDUAL], next_nightly_ms),
+        Regime.NIGHTLY: _vectors(schedule, live, live, richest, next_nightly_ms),
         Regime.CONTENT: _vectors(schedule, live, content, since[Stage.CONTENT], lambda ms: ms),
-        Regime.LIVE: _vectors(schedule, live, live, since[Stage.INDIVIDUAL], lambda ms: ms),
+        Regime.LIVE: _vectors(schedule, live, live, richest, lambda ms: ms),
     }
 
 

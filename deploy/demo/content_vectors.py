@@ -26,6 +26,8 @@ def content_vectors(
     names, width = loaded.space.parts, loaded.space.part_dim
     is_text = np.array([name in (TITLE, CONTENT) for name in names])
     present = [(item, value) for item, value in zip(item_ids, stored, strict=True) if value]
+    if not present:
+        return {}
     raw = np.zeros((len(present), len(names), width), np.float32)
     mask = np.zeros((len(present), len(names)), np.bool_)
     for row, (_, value) in enumerate(present):

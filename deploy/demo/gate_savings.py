@@ -33,8 +33,10 @@ from schemas.entities import EntityKey
 from schemas.fingerprints import text_fingerprint
 from schemas.knowledge import Content, Document, Factors, Provenance
 from workers.adaptors.parts_pca import PartsPca, fit_parts_pca
+from workers.encoding.encoder_choice import EncoderChoice
+from workers.encoding.load_encoder import load_encoder
 from workers.encoding.representation import Representer
-from workers.encoding.text_encoder import MiniLmEncoder
+from workers.encoding.text_encoder import TextEncoder
 from workers.evaluation.cold_start import (
     ColdStartFigures,
     RatingTable,
@@ -59,7 +61,7 @@ _ENCODED_AT_ONCE = 256
 class KeptEncoder:
     """The deployment's encoder, with all it ever encoded in a file."""
 
-    def __init__(self, encoder: MiniLmEncoder, path: Path) -> None:
+    def __init__(self, encoder: TextEncoder, path: Path) -> None:
         self._encoder = encoder
         self._path = path
         self._known: dict[str, npt.NDArray[np.float16]] = {}
@@ -287,7 +289,7 @@ def main() -> None:
     options = parser.parse_args()
     started = time.monotonic()
     season = read_season().smaller(options.films)
-    encoder = KeptEncoder(MiniLmEncoder.load(options.threads), options.cache)
+    encoder = KeptEncoder(load_encoder(EncoderChoice(threads=options.threads)), options.cache)
     films = encoded_films(season, encoder)
     pen = Pen({EntityKey.item(film.item_id): film.fields for film in season.films})
     lives = lives_of(season.ratings, films.vectors, films.space.space, pen)

@@ -13,11 +13,16 @@ _STATE_FILE = "lanes.json"
 _SETTINGS_FILE = "settings.sh"
 _STOP_SECONDS = 20.0
 
+MODEL = "llm"
+"""The name of a language model's server among those of the lanes."""
+
 
 def remember(root: Path, lanes: Mapping[str, int], settings: Mapping[str, str]) -> None:
-    """Note the process ids of the lanes by name, and the settings for a shell to read."""
+    """Note the process ids of lanes (and a MODEL) by name, and the settings for a shell to read."""
     (root / _STATE_FILE).write_text(json.dumps(dict(lanes)))
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in settings.items()]
+    # A language model's key may be among them.
+    (root / _SETTINGS_FILE).touch(mode=0o600)
     (root / _SETTINGS_FILE).write_text("".join(lines))
 
 
@@ -71,8 +76,8 @@ def _stop_lane(name: str, pid: int) -> None:
     terminate_pid(pid, _marker(name), timeout_seconds=_STOP_SECONDS)
 
 
-def _marker(lane: str) -> str:
-    return f"streams.cli.main lane {lane}"
+def _marker(name: str) -> str:
+    return "streams.cli.main " + ("llm serve" if name == MODEL else f"lane {name}")
 
 
 def _lanes(root: Path) -> dict[str, int]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,13 +20,35 @@ _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.2
 _LOG_TAIL_BYTES = 4_000
 
+_WRITES = "knowledge"
+"""How the names of the lanes begin that ask a language model."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallCost:
+    """Calls of a language model and their tokens."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def plus(self, other: Self) -> Self:
+        """Return both together."""
+        return type(self)(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LaneFigures:
     """What a lane's metrics page says: counts since its start, and its lag now.
 
     `outcomes` counts records by how they ended, `refused` dead letters by reason, `preferences`
-    what the gate of users' knowledge decided, by reason.
+    what the gate of users' knowledge decided, by reason. `costs` are language model calls by why
+    they were made, `accepted` counts requests whose answer became knowledge, `rejected` those
+    without a usable one, by what was wrong with it.
     """
 
     lane: str
@@ -35,6 +58,9 @@ class LaneFigures:
     saved: Mapping[str, int] = field(default_factory=dict)
     preferences: Mapping[str, int] = field(default_factory=dict)
     lag: int = 0
+    costs: Mapping[str, CallCost] = field(default_factory=dict)
+    accepted: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def settled(self) -> int:
@@ -107,6 +133,13 @@ class LaneProcess:
         answer = self._get("/metrics")
         return None if answer is None else read_figures(self.name, answer[1].decode())
 
+    def oldest_seconds(self) -> float:
+        """Return the age of its oldest open record, 0 when its metrics page does not answer."""
+        answer = self._get("/metrics")
+        lines = [] if answer is None else answer[1].decode().splitlines()
+        ages = [line for line in lines if line.startswith("freshet_oldest_open_record_seconds{")]
+        return max((float(line.rpartition(" ")[2]) for line in ages), default=0.0)
+
     def stop(self) -> None:
         """End the lane in order (SIGTERM: it drains)."""
         if self.running:
@@ -131,7 +164,9 @@ def read_figures(lane: str, page: str) -> LaneFigures:
     refused: dict[str, int] = {}
     saved: dict[str, int] = {}
     preferences: dict[str, int] = {}
-    calls = lag = 0
+    rejected: dict[str, int] = {}
+    costs: dict[str, CallCost] = {}
+    accepted = lag = 0
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
             value = round(sample.value)
@@ -141,15 +176,31 @@ def read_figures(lane: str, page: str) -> LaneFigures:
                     outcomes[outcome] = outcomes.get(outcome, 0) + value
                     if outcome == "dead_lettered":
                         refused[sample.labels["reason"]] = value
+                    # What was only stamped anew, or put off, has a reason.
+                    if outcome == "emitted" and not sample.labels["reason"]:
+                        accepted += value * lane.startswith(_WRITES)
                 case "freshet_writer_calls_total":
-                    calls += value
+                    _add(costs, sample.labels["reason"], CallCost(calls=value))
+                case "freshet_writer_tokens_total":
+                    of_prompts = sample.labels["kind"] == "prompt"
+                    tokens = (value, 0) if of_prompts else (0, value)
+                    _add(costs, sample.labels["reason"], CallCost(0, *tokens))
+                case "freshet_writer_rejected_total":
+                    rejected[sample.labels["rejection"]] = value
                 case "freshet_writer_calls_saved_total":
                     saved[sample.labels["why"]] = value
                 case "freshet_preference_decisions_total":
                     preferences[sample.labels["why"]] = value
                 case "freshet_lag_records":
                     lag += value
-    return LaneFigures(lane, outcomes, refused, calls, saved, preferences, lag)
+    calls = sum(cost.calls for cost in costs.values())
+    return LaneFigures(
+        lane, outcomes, refused, calls, saved, preferences, lag, costs, accepted, rejected
+    )
+
+
+def _add(costs: dict[str, CallCost], reason: str, cost: CallCost) -> None:
+    costs[reason] = costs.get(reason, CallCost()).plus(cost)
 
 
 def wait_until_ready(

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.demo.account import Account, live_films
-from deploy.demo.board import llm_counts
 from deploy.demo.broken import BrokenRecord
 from deploy.demo.cold_start import Regime, content_as_seen, figures, film_vectors
 from deploy.demo.content_vectors import content_vectors
 from deploy.demo.lane_processes import LaneFigures
+from deploy.demo.llm_counts import ModelFigures, llm_counts
 from deploy.demo.plans import Kind
 from deploy.demo.schedule import FeedEvent, Schedule, SummerRecord
 from deploy.demo.spaces import RAW_SPACE, SPACE
@@ -62,10 +62,12 @@ def measured(
     *,
     spaces_dir: Path,
     seconds: float,
+    model: ModelFigures | None = None,
 ) -> Result:
     """Return the result of a run that took `seconds`; reads the live vectors; raises Transient.
 
-    `lanes` holds the figures of every lane at the end, None where one did not answer.
+    `lanes` holds the figures of every lane at the end, None where one did not answer; `model` those
+    of a real language model.
     """
     known = {name: found or LaneFigures(name) for name, found in lanes.items()}
     content = content_as_seen(sightings)
@@ -92,7 +94,8 @@ def measured(
         sent=_sent(schedule),
         items_outcomes=known["items"].outcomes,
         unaccounted=account.unaccounted,
-        notes=_notes(len(hidden), len(schedule.released_ms)),
+        notes=_notes(len(hidden), len(schedule.released_ms), model),
+        model=model,
     )
 
 
@@ -134,7 +137,7 @@ def _label(record: SummerRecord) -> str:
             return _LABELS[record.kind]
 
 
-def _notes(hidden: int, new: int) -> list[str]:
+def _notes(hidden: int, new: int, model: ModelFigures | None) -> list[str]:
     regimes = (
         "nightly: the live vectors, but from the next 04:00 UTC on. content: new films by their"
         " text alone. live: with knowledge. The back catalogue has its knowledge in all three."
@@ -147,4 +150,10 @@ def _notes(hidden: int, new: int) -> list[str]:
         f"The content vectors of {hidden} of {new} new films could not be read in between (their"
         " knowledge came with them, or their text changed later): made from their text parts."
     )
-    return [regimes, users, unseen] if hidden else [regimes, users]
+    weak = (
+        "The language model is real and small: the gate refuses much of what it writes. A film"
+        " whose answer was refused keeps the vector of its text; no refused answer reaches one."
+    )
+    said = [regimes, users]
+    said += [unseen] if hidden else []
+    return said + ([] if model is None else [weak])

@@ -10,18 +10,21 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.demo import kept
 from deploy.demo.account import Account, reckon
 from deploy.demo.board import Board
 from deploy.demo.example_user import example_user
-from deploy.demo.films import KNOWLEDGE_FILE, read_season
+from deploy.demo.films import read_season
 from deploy.demo.interrupts import Interrupts
 from deploy.demo.lane_processes import LaneProcess, wait_until_ready
+from deploy.demo.lane_settings import encode_variables, lane_variables, settings_of
+from deploy.demo.language_model import LanguageModel
 from deploy.demo.measured import UsersSeen, measured
 from deploy.demo.monitor import Monitor
+from deploy.demo.observed_model import ObservedModel
+from deploy.demo.options import Llm, Options
 from deploy.demo.plans import FeedShape
 from deploy.demo.replay import Replay
 from deploy.demo.schedule import Schedule, build_schedule
@@ -32,15 +35,10 @@ from deploy.demo.user_questions import UserQuestions
 from deploy.local.stack import LocalStack
 from streams import topic_admin
 from streams.lag import LagReader, lag_reader
-from streams.settings import EncodeSettings, KafkaSettings, RedisSettings, Settings
+from streams.settings import KafkaSettings, Settings
 from streams.spaces_admin import create
 from streams.topology import LANES
 from workers.live.live_vectors import LiveVectors
-
-PARTITIONS = 4
-
-USER_CALLS_A_DAY = 1
-"""Of the season, about all users together: each call costs the encoder as much as a film does."""
 
 _SERVER_DATA = ("kafka", "redis")
 
@@ -48,21 +46,14 @@ _SPACES_LOG = "spaces.log"
 _RAW_SPACE_SECONDS = 90.0
 _FIT_SECONDS = 120.0
 _READY_SECONDS = 90.0
+_MODEL_SECONDS = 300.0
 _LOAD_SECONDS = 240.0
 _SETTLE_SECONDS = 60.0
+_SETTLE_WRITING_SECONDS = 240.0
+"""With a real language model, of which the last events ask more than it can in the summer."""
+
 _POLL_SECONDS = 0.1
 _RECKON_AGAIN_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to run: `films` None for all of them, `speed` seconds of the summer a second."""
-
-    root: Path
-    seed: int
-    speed: float
-    films: int | None
-    keep: bool
 
 
 class DemoRun:
@@ -71,7 +62,8 @@ class DemoRun:
     After a run that is kept, `example_user` is one worth looking at.
 
     It raises ServerFailedError (something did not start, or ended by itself; with its log),
-    Transient and ConfigurationError as the parts do, and Interrupted.
+    Transient and ConfigurationError as the parts do (a language model that is not installed among
+    them, before anything starts), and Interrupted.
     """
 
     def __init__(self, options: Options, interrupts: Interrupts) -> None:
@@ -85,6 +77,7 @@ class DemoRun:
         self.board = Board(self.titles)
         self.example_user = ""
         self._lanes: dict[str, LaneProcess] = {}
+        self._model: LanguageModel | None = None
 
     @property
     def schedule(self) -> Schedule:
@@ -105,10 +98,13 @@ class DemoRun:
     def _run(self, running: ExitStack) -> Result:
         root, schedule, board = _emptied(self._options.root), self._schedule, self.board
         with ExitStack() as measuring:
+            self._start_model(running, root)
             stack, settings = self._start_servers(running, root)
-            variables = _variables(root, stack)
+            variables = lane_variables(root, stack, self._model)
             self._start_lanes(running, root, variables)
-            seen = measuring.enter_context(seeing(stack.state.redis_url, board.saw))
+            seen = measuring.enter_context(
+                seeing(stack.state.redis_url, board.saw, knowledge_is_sure=self._model is None)
+            )
             measuring.enter_context(Monitor(board, self._lanes, seen.films, seen.users))
             wait_until_ready(
                 self._lanes,
@@ -127,9 +123,11 @@ class DemoRun:
                 )
             )
             lag = measuring.enter_context(lag_reader(settings.kafka))
+            self._await_model(seen)
             board.enter("Loading the back catalogue", to_send=len(schedule.back_catalogue))
-            replay.load(schedule.back_catalogue)
-            self._await_quiet(seen, lag, _LOAD_SECONDS)
+            with ObservedModel(self._model) as observed:
+                replay.load(schedule.back_catalogue)
+                self._await_quiet(seen, lag, _LOAD_SECONDS)
             board.enter("Fitting the space")
             self._fit_space(root, variables, seen)
             # A reader would hold on to the raw space for up to half a minute; a new one does not.
@@ -143,7 +141,8 @@ class DemoRun:
                 schedule.summer, speed=self._options.speed, reader=reader, known=schedule.history
             )
             board.enter("Waiting for the last vectors")
-            self._await_quiet(seen, lag, _SETTLE_SECONDS)
+            writes = self._model is not None
+            self._await_quiet(seen, lag, _SETTLE_WRITING_SECONDS if writes else _SETTLE_SECONDS)
             board.enter("Reckoning up")
             account = self._reckon(seen, reader, settings.kafka)
             if self._options.keep:
@@ -158,9 +157,25 @@ class DemoRun:
                 reader,
                 spaces_dir=root / "spaces",
                 seconds=board.elapsed_seconds,
+                model=observed.figures,
             )
 
     # ---- the steps ---------------------------------------------------------------------------
+
+    def _start_model(self, running: ExitStack, root: Path) -> None:
+        """Start a real language model, if one is wanted; it loads while other things start."""
+        if self._options.llm is Llm.RECORDED:
+            return
+        self.board.enter("Looking for the language model")
+        with self._interrupts.shielded():
+            model = LanguageModel(root / "llm", detached=self._options.keep)
+            self._model = running.enter_context(model)
+
+    def _await_model(self, seen: Seen) -> None:
+        if self._model is None:
+            return
+        self.board.enter("Waiting for the language model", self._model.model)
+        self._model.await_ready(timeout_seconds=_MODEL_SECONDS, check=lambda: self._check(seen))
 
     def _start_servers(self, running: ExitStack, root: Path) -> tuple[LocalStack, Settings]:
         """Return Kafka and Redis, with topics and the raw space."""
@@ -168,12 +183,12 @@ class DemoRun:
         with ExitStack() as meanwhile:
             with self._interrupts.shielded():
                 raw_space = meanwhile.enter_context(
-                    SpaceProcess(Step.RAW, _encode_variables(root), log_file=root / _SPACES_LOG)
+                    SpaceProcess(Step.RAW, encode_variables(root), log_file=root / _SPACES_LOG)
                 )
             stack = LocalStack(root, detached=self._options.keep)
             running.callback(stack.stop)
             stack.start()
-            settings = _settings(stack)
+            settings = settings_of(stack)
             topic_admin.apply(settings.kafka)
             self.board.say("making the raw space")
             raw_space.wait(timeout_seconds=_RAW_SPACE_SECONDS)
@@ -205,7 +220,9 @@ class DemoRun:
                     name, variables, log_file=logs / f"{name}.log", detached=keep
                 )
         if keep:
-            kept.remember(root, {name: lane.pid for name, lane in self._lanes.items()}, variables)
+            pids = {name: lane.pid for name, lane in self._lanes.items()}
+            pids |= {} if self._model is None else {kept.MODEL: self._model.pid}
+            kept.remember(root, pids, variables)
             running.callback(kept.forget, root)
 
     def _stop_lanes(self) -> None:
@@ -241,18 +258,10 @@ class DemoRun:
             time.sleep(_RECKON_AGAIN_SECONDS)
 
 
-def _settings(stack: LocalStack) -> Settings:
-    return Settings(
-        kafka=KafkaSettings(bootstrap_servers=stack.kafka.bootstrap_servers, partitions=PARTITIONS),
-        redis=RedisSettings(url=stack.redis.url),
-        encode=EncodeSettings(spaces_dir=stack.root / "spaces"),
-    )
-
-
 def _emptied(root: Path) -> Path:
     """Return the folder without what an earlier run left in it; only what a run makes goes."""
     root = root.absolute()
-    _delete(root, (*_SERVER_DATA, "spaces", "logs"))
+    _delete(root, (*_SERVER_DATA, "spaces", "logs", "llm"))
     (root / _SPACES_LOG).unlink(missing_ok=True)
     root.mkdir(parents=True, exist_ok=True)
     return root
@@ -261,30 +270,3 @@ def _emptied(root: Path) -> Path:
 def _delete(root: Path, folders: Iterable[str]) -> None:
     for name in folders:
         shutil.rmtree(root / name, ignore_errors=True)
-
-
-def _variables(root: Path, stack: LocalStack) -> Mapping[str, str]:
-    return {
-        **stack.environment,
-        **_encode_variables(root),
-        "FRESHET_KAFKA__PARTITIONS": str(PARTITIONS),
-        "FRESHET_KNOWLEDGE__WRITER": "recorded",
-        "FRESHET_KNOWLEDGE__RECORDED_FILE": str(KNOWLEDGE_FILE),
-        # A recording says the same again, and a retry that waits would keep the lag above 0.
-        "FRESHET_KNOWLEDGE__REJECTED_RETRY_ATTEMPTS": "0",
-        # No space of the demo needs it; so that `freshet explain` has something to tell of users.
-        "FRESHET_BEHAVIOUR__KNOWLEDGE": "on",
-        "FRESHET_BEHAVIOUR__GATE_CALLS_PER_DAY": str(USER_CALLS_A_DAY),
-    }
-
-
-def _encode_variables(root: Path) -> Mapping[str, str]:
-    return {
-        "FRESHET_ENCODE__SPACES_DIR": str(root / "spaces"),
-        # A developer's machine has a core to spare for the one lane that computes.
-        "FRESHET_ENCODE__THREADS": "2",
-        # Threads that spin while they wait for one another cost the other processes their cores.
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }

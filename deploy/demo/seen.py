@@ -41,11 +41,13 @@ def open_reader(redis_url: str) -> LiveVectors:
 
 
 @contextmanager
-def seeing(redis_url: str, on_sighting: Callable[[Sighting], None]) -> Iterator[Seen]:
+def seeing(
+    redis_url: str, on_sighting: Callable[[Sighting], None], *, knowledge_is_sure: bool = True
+) -> Iterator[Seen]:
     """Look out as long as the block lives."""
     with (
         open_reader(redis_url) as reader,
-        Watcher(reader, on_sighting) as films,
+        Watcher(reader, on_sighting, knowledge_is_sure=knowledge_is_sure) as films,
         NewUsers(reader) as users,
     ):
         yield Seen(films, users)

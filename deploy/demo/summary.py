@@ -4,14 +4,14 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deploy.demo.board import LlmCounts
+from deploy.demo.llm_counts import LlmCounts, ModelFigures
 from deploy.demo.user_figures import UserFigures
 from workers.evaluation.cold_start import ColdStartFigures
 
@@ -28,7 +28,7 @@ class Result:
     `load_seconds` is how long the back catalogue took by stage: many events at once, so that is
     throughput. `sent` counts the feed by kind, `items_outcomes` what the items lane said of it,
     `preferences` what the gate of users' knowledge decided, by reason. `unaccounted` names what was
-    sent and neither took effect nor became a dead letter.
+    sent and neither took effect nor became a dead letter. `model` is None without a real one.
     """
 
     seconds: float
@@ -47,6 +47,7 @@ class Result:
     gone_ms: Sequence[float] = ()
     unaccounted: Sequence[str] = ()
     notes: Sequence[str] = ()
+    model: ModelFigures | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return the one object that `--json` prints."""
@@ -61,6 +62,11 @@ class Result:
                 "calls": self.llm.calls,
                 "saved_fingerprint": self.llm.saved_fingerprint,
                 "saved_coalesced": self.llm.saved_coalesced,
+                "saved_shared": self.llm.saved_shared,
+                "accepted": self.llm.accepted,
+                "refused": dict(self.llm.refused),
+                "by_reason": {reason: asdict(cost) for reason, cost in self.llm.costs.items()},
+                "server": None if self.model is None else self.model.to_json(),
             },
             "dead_letters": dict(self.dead_letters),
             "lag": dict(self.lag),
@@ -113,6 +119,7 @@ def tables(result: Result) -> RenderableType:
     """Return the summary for people."""
     return Group(
         _feed_table(result),
+        _llm_table(result),
         _freshness_table(result),
         _cold_start_table(result),
         _users_table(result),
@@ -127,13 +134,36 @@ def _feed_table(result: Result) -> Table:
     table.add_row("what the items lane made of them", _counts(result.items_outcomes))
     table.add_row("live films by stage", _counts(result.items_live))
     table.add_row("dead letters by reason", _counts(result.dead_letters))
-    table.add_row("language model calls", f"{result.llm.calls:,}")
+    table.add_row("lag at the end, in records", _counts(result.lag))
+    return table
+
+
+def _llm_table(result: Result) -> Table:
+    llm, model = result.llm, result.model
+    writer = "recorded answers" if model is None else model.model
+    table = _table(f"Language model ({writer}): {llm.calls:,} calls", "", "")
+    calls = {reason: cost.calls for reason, cost in llm.costs.items()}
+    table.add_row("calls by why they were made", _counts(calls))
     table.add_row(
         "calls saved",
-        f"{result.llm.saved_fingerprint:,} nothing new was said (fingerprint), "
-        f"{result.llm.saved_coalesced:,} replaced before they were asked (coalesced)",
+        f"{llm.saved_fingerprint:,} nothing new was said (fingerprint), "
+        f"{llm.saved_coalesced:,} replaced before they were asked (coalesced), "
+        f"{llm.saved_shared:,} asked about together (shared)",
     )
-    table.add_row("lag at the end, in records", _counts(result.lag))
+    written = {reason: cost.completion_tokens for reason, cost in llm.costs.items()}
+    table.add_row(
+        "tokens",
+        f"{llm.prompt_tokens:,} read, {llm.completion_tokens:,} written: {_counts(written)}",
+    )
+    refused = sum(llm.refused.values())
+    why = f": {_counts(llm.refused)}" if refused else ""
+    table.add_row("answers that became knowledge", f"{llm.accepted:,}; {refused:,} refused{why}")
+    if model is not None:
+        table.add_row(
+            "while the back catalogue was loaded",
+            f"{model.tokens_per_second:,.0f} tokens written a second, "
+            f"{model.prefix_hit_rate:.0%} of prompt tokens from the prefix cache",
+        )
     return table
 
 

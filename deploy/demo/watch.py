@@ -82,14 +82,21 @@ class Watcher(Background):
     Args:
         reader: how rankers read; closed by whoever made it.
         on_sighting: called on the watcher's thread; has to be quick.
+        knowledge_is_sure: every film comes to have knowledge. Else it is looked out for all the
+            same, and nobody waits for it.
     """
 
     def __init__(
-        self, reader: Reader, on_sighting: Callable[[Sighting], None] = lambda _: None
+        self,
+        reader: Reader,
+        on_sighting: Callable[[Sighting], None] = lambda _: None,
+        *,
+        knowledge_is_sure: bool = True,
     ) -> None:
         super().__init__("watcher")
         self._reader = reader
         self._on_sighting = on_sighting
+        self._unsure = frozenset() if knowledge_is_sure else frozenset({Stage.INDIVIDUAL})
         self._arrived: deque[_Expected] = deque()
         self._expected: dict[str, list[_Expected]] = {}
         self._sightings: list[Sighting] = []
@@ -108,7 +115,7 @@ class Watcher(Background):
     @property
     def pending(self) -> int:
         """How many events have not had their whole effect yet."""
-        return len(self._arrived) + sum(map(len, list(self._expected.values())))
+        return len(self._arrived) + len(self._waited_for())
 
     @property
     def sightings(self) -> Sequence[Sighting]:
@@ -129,9 +136,16 @@ class Watcher(Background):
         return [
             f"{expected.event.item_id} version {expected.event.version}"
             f" ({expected.event.kind}): not seen as {stage.name.lower()}"
+            for expected in self._waited_for()
+            for stage in sorted(expected.missing - self._unsure)
+        ]
+
+    def _waited_for(self) -> list[_Expected]:
+        return [
+            expected
             for waiting in list(self._expected.values())
             for expected in waiting
-            for stage in sorted(expected.missing)
+            if expected.missing - self._unsure
         ]
 
     def _run(self) -> None:

@@ -106,13 +106,13 @@ def check(
     """
     import asyncio
 
-    from streams.llm_server import declared_model, known_api_key
+    from streams.llm_server import known_api_key, sampling_of, writing_settings
     from workers.knowledge.load_domain import load_domain
     from workers.knowledge.vllm_checkup import check_up
     from workers.knowledge.vllm_connection import VllmServer
 
     settings = load_settings()
-    knowledge = settings.knowledge
+    knowledge = writing_settings(settings.knowledge, model)
     checkup = asyncio.run(
         check_up(
             VllmServer(
@@ -121,8 +121,9 @@ def check(
                 call_seconds=knowledge.call_seconds,
                 connect_seconds=knowledge.vllm_connect_seconds,
                 connections=in_flight,
+                sampling=sampling_of(knowledge),
             ),
-            model=model or declared_model(knowledge),
+            model=knowledge.model,
             domain=load_domain(
                 knowledge.domain,
                 factors=knowledge.factors,

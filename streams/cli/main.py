@@ -14,6 +14,8 @@ from streams.cli import (
     doctor,
     entities,
     erase,
+    evaluate,
+    groups,
     lag,
     lanes,
     llm,
@@ -21,6 +23,7 @@ from streams.cli import (
     produce,
     spaces,
     topics,
+    train,
 )
 from streams.cli.output import FAILED, MISUSED, fail
 
@@ -44,6 +47,9 @@ doctor.register(app)
 app.add_typer(topics.app)
 app.add_typer(dead_letters.app)
 app.add_typer(spaces.app)
+app.add_typer(groups.app)
+app.add_typer(train.app)
+app.add_typer(evaluate.app)
 app.add_typer(llm.app)
 
 

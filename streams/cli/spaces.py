@@ -1,7 +1,5 @@
 """`freshet spaces`: make the raw one, list them, fit one, create it, activate it, retire it."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.cli.output import load_settings, moment, print_json, seconds_of, stderr, stdout
+from streams.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from schemas.entities import EntityKind
-    from streams.space_fitting import Source, Users
+    from streams.represented_catalogue import Source
+    from streams.space_fitting import Users
 
 app = typer.Typer(
     name="spaces", help="Sets of vectors: fit, create, activate and retire.", no_args_is_help=True
@@ -103,7 +103,7 @@ def fit(
     from streams.spaces_admin import fit as run
 
     settings = load_settings()
-    with _progress() as progress:
+    with progress_bar() as progress:
         directory = asyncio.run(
             run(
                 settings,
@@ -193,7 +193,7 @@ def retire(
 
     settings = load_settings()
     seconds = seconds_of(after)
-    with _progress() as progress:
+    with progress_bar() as progress:
         deleted = asyncio.run(run(settings, name, after_seconds=seconds, progress=progress))
     if as_json:
         print_json({"space": name, "deleted": deleted})
@@ -231,14 +231,3 @@ def _kind(text: str) -> "EntityKind":
     except ValueError as error:
         known = ", ".join(kind.value for kind in EntityKind)
         raise ConfigurationError("--kind", f"{text!r} is none of {known}") from error
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    from rich.progress import Progress
-
-    with Progress(console=stderr(), transient=True) as progress:
-        task = progress.add_task("starting", total=None)
-        yield lambda what, done, total: progress.update(
-            task, description=what, completed=done, total=total or None
-        )

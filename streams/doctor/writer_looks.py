@@ -7,6 +7,7 @@ from pathlib import Path
 
 from schemas.errors import ConfigurationError
 from streams.doctor.finding import Finding
+from streams.llm_server import api_key_file, known_api_key
 from streams.settings import Settings
 
 _ANSWER_SECONDS = 10.0
@@ -24,12 +25,16 @@ async def look_at_writer(settings: Settings) -> AsyncIterator[Finding]:
         return
     import httpx
 
-    url = knowledge.vllm_url.rstrip("/")
-    key = knowledge.vllm_api_key.get_secret_value()
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    url = knowledge.vllm_url.rstrip("/").removesuffix("/v1")
+    given = knowledge.vllm_api_key.get_secret_value()
+    stored = "" if given else known_api_key(settings)
     with _http_errors(url):
-        async with httpx.AsyncClient(timeout=_ANSWER_SECONDS, headers=headers) as client:
-            answer = await client.get(f"{url}/v1/models")
+        async with httpx.AsyncClient(timeout=_ANSWER_SECONDS, trust_env=False) as client:
+            answer = await client.get(f"{url}/v1/models", headers=_authorization(given))
+            # Only a server that asks for a key is shown the stored one.
+            needs_stored = bool(stored) and answer.status_code == httpx.codes.UNAUTHORIZED
+            if needs_stored:
+                answer = await client.get(f"{url}/v1/models", headers=_authorization(stored))
             answer.raise_for_status()
             served = sorted(str(model["id"]) for model in answer.json()["data"])
     known = knowledge.model in served
@@ -39,6 +44,18 @@ async def look_at_writer(settings: Settings) -> AsyncIterator[Finding]:
         f"vLLM at {url} serves {', '.join(served)}; the settings declare {knowledge.model}",
         "" if known else "set FRESHET_KNOWLEDGE__MODEL, or start the server with that model",
     )
+    if needs_stored:
+        file = api_key_file(settings.llm)
+        yield Finding(
+            False,
+            "writer",
+            f"it takes the key in {file}, but lanes with these settings have none",
+            f'export FRESHET_KNOWLEDGE__VLLM_API_KEY="$(cat {file})"',
+        )
+
+
+def _authorization(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 async def _recorded(file: Path | None) -> AsyncIterator[Finding]:
@@ -74,7 +91,7 @@ async def look_at_encoder(settings: Settings) -> AsyncIterator[Finding]:
         from workers.encoding.load_representer import load_representer
 
         representer = load_representer(
-            encode.spaces_dir, threads=encode.threads, refuse_below=encode.refuse_parity_below
+            encode.spaces_dir, encode.choice, refuse_below=encode.refuse_parity_below
         )
         return representer.encoder_id
 

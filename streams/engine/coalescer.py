@@ -6,7 +6,6 @@ never earlier. Pure: time is passed in.
 """
 
 import heapq
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -15,6 +14,7 @@ from schemas.entities import EntityKey
 from streams.engine.lane import Absorbed, Record
 from streams.engine.offset_ledger import LedgerError, Position
 from streams.engine.outcomes import Outcome
+from streams.engine.ready_order import ArrivalOrder, RankedOrder, ReadyOrder
 
 T = TypeVar("T")
 Token = TypeVar("Token")
@@ -76,12 +76,19 @@ class _Slot(Generic[T, Token]):
 
 
 class Coalescer(Generic[T, Token]):
-    """Waiting units by entity, ready in order of first arrival, delayed ones by due time."""
+    """Waiting units by entity; delayed ones are ready by due time.
 
-    def __init__(self, absorb: Callable[[T, T], Absorbed[T]]) -> None:
+    Ready ones go in order of first arrival or, with a `rank`, mostly the greatest first.
+    """
+
+    def __init__(
+        self, absorb: Callable[[T, T], Absorbed[T]], rank: Callable[[T], int] | None = None
+    ) -> None:
         self._absorb = absorb
         self._slots: dict[EntityKey, _Slot[T, Token]] = {}
-        self._ready: deque[_Slot[T, Token]] = deque()
+        self._ready: ReadyOrder[_Slot[T, Token]] = (
+            ArrivalOrder() if rank is None else RankedOrder(_of_waiting(rank))
+        )
         # Entries whose time is not their slot's any more are stale and skipped.
         self._delayed: list[tuple[int, int, _Slot[T, Token]]] = []
         self._sequence = 0
@@ -112,7 +119,9 @@ class Coalescer(Generic[T, Token]):
             slot.waiting = unit
         else:
             slot.waiting = folded = fold(slot.waiting, unit, self._absorb)
-            if slot.wake_at_ms and _wake_at_ms(folded) < slot.wake_at_ms:
+            if not slot.wake_at_ms:
+                self._ready.changed(slot)
+            elif _wake_at_ms(folded) < slot.wake_at_ms:
                 self._queue(slot, folded)
 
     def take(self, *, now_ms: int, max_units: int, max_tokens: int) -> list[Unit[T, Token]]:
@@ -125,7 +134,7 @@ class Coalescer(Generic[T, Token]):
         tokens = 0
         ready = self._ready
         while ready and len(batch) < max_units:
-            slot = ready[0]
+            slot = ready.first()
             unit = slot.waiting
             if unit is None:
                 raise LedgerError("an entity without a unit is in the queue")
@@ -191,6 +200,15 @@ class Coalescer(Generic[T, Token]):
             if slot.wake_at_ms == wake_at_ms:
                 slot.wake_at_ms = 0
                 self._ready.append(slot)
+
+
+def _of_waiting(rank: Callable[[T], int]) -> Callable[[_Slot[T, Token]], int]:
+    def of_slot(slot: _Slot[T, Token]) -> int:
+        if slot.waiting is None:
+            raise LedgerError("an entity without a unit is in the queue")
+        return rank(slot.waiting.value)
+
+    return of_slot
 
 
 def _wake_at_ms(unit: Unit[T, Token]) -> int:

@@ -7,7 +7,7 @@ Runs on one event loop; reads clocks through its port only.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -31,6 +31,7 @@ from streams.engine.ports import (
     Ended,
     Observer,
 )
+from streams.engine.standing_aside import StandingAside
 from streams.engine.uncancelled import uncancelled
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ class FailurePolicy:
 class Pipeline(Generic[T, Token]):
     """One lane's engine. `admit` from the consumer, `run` as a task, `abandon` at a lost drain."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the engine's ports, one each
         self,
         lane: Lane[T],
         limits: LaneLimits,
@@ -73,6 +74,8 @@ class Pipeline(Generic[T, Token]):
         clock: Clock,
         checkpoints: CheckpointSink | None = None,
         admission: BatchAdmission | None = None,
+        rank: Callable[[T], int] | None = None,
+        aside: StandingAside | None = None,
     ) -> None:
         self._lane = lane
         self._limits = limits
@@ -80,10 +83,11 @@ class Pipeline(Generic[T, Token]):
         self._observer = observer
         self._clock = clock
         self._admission: BatchAdmission = admission or _AlwaysAdmitted()
+        self._aside = aside or StandingAside(0)
 
         # Jitter decides when, never what, so the process-wide generator is good enough.
         self._jitter = random.random
-        self._coalescer: Coalescer[T, Token] = Coalescer(lane.absorb)
+        self._coalescer: Coalescer[T, Token] = Coalescer(lane.absorb, rank)
         self._flood = FloodGuard(share=policy.flood_share, window=policy.flood_window)
         self._arrivals = ArrivalRate()
         self.circuits = Circuits(policy.schedule, self._jitter)
@@ -112,6 +116,7 @@ class Pipeline(Generic[T, Token]):
         self._freezing: set[str] = set()
         self._draining = False
         self._work = asyncio.Event()
+        self._aside.wake(self._work.set)
         self._room = asyncio.Event()
         self._calmer = asyncio.Event()
         self.last_settled_at = clock.monotonic()
@@ -308,13 +313,15 @@ class Pipeline(Generic[T, Token]):
         if self._held or self._draining:
             return None
         slots, max_units = self._limits.max_batches_in_flight, self._limits.max_batch
+        working = len(self._handlers) - self._aside.freed
         blocked_until = self.circuits.blocked_until()
         if blocked_until is not None:
             wait = blocked_until - self._clock.monotonic()
             if wait > 0:
                 return wait
-            slots = max_units = 1  # a single probe finds out whether the dependency is back
-        if len(self._handlers) >= slots:
+            # A single probe finds out whether the dependency is back.
+            slots, max_units, working = 1, 1, len(self._handlers)
+        if working >= slots:
             self._waits_for_slot = True
             return None
         # Asked before a batch is taken, so that what is refused waits as a record and not as a

@@ -1,7 +1,7 @@
 """The lane's service in a Faust app: runs the pipeline, drains it, watches for stalls."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +114,8 @@ class LaneService(mode.Service):
             vitals.flowing = self._bridge.is_flowing
             vitals.assigned = bool(self._bridge.assignment())
             vitals.holds = pipeline.holds
-            vitals.circuits = pipeline.circuits.open_circuits()
+            before, vitals.circuits = vitals.circuits, pipeline.circuits.open_circuits()
+            self._say_what_changed(before, vitals.circuits)
             vitals.waits = pipeline.waits
             vitals.open_records = pipeline.open_records
             oldest = pipeline.oldest_timestamps_ms()
@@ -125,6 +126,12 @@ class LaneService(mode.Service):
             elif now - quiet_since > self._stall_seconds:
                 log.error("stalled", open_records=vitals.open_records, seconds=now - quiet_since)
                 leave(EXIT_STALLED)
+
+    def _say_what_changed(self, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+        for dependency in now.keys() - before.keys():
+            log.warning("circuit_opened", dependency=dependency, detail=now[dependency])
+        for dependency in before.keys() - now.keys():
+            log.info("circuit_closed", dependency=dependency)
 
     @mode.Service.task
     async def _report_lag(self) -> None:

@@ -1,90 +1,41 @@
 """The knowledge lane: requests become knowledge, with as few language model calls as possible.
 
-Owns the decision whether a call is needed and what becomes of its answer. One lane on
-`knowledge.requests`, a second one of the same code on `knowledge.backlog`. It writes no document:
-factors go through the `knowledge` topic, where the encode lane merges them.
+Owns the decision whether a call is needed, and how a request ends. One lane on
+`knowledge.requests`, a second one of the same code on `knowledge.backlog`; only the first one has a
+way out of overload. It writes no document: factors go through the `knowledge` topic, where the
+encode lane merges them.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from schemas.entities import EntityKey, EntityKind
+from schemas.entities import EntityKey
 from schemas.errors import Permanent, Transient
-from schemas.fingerprints import Json, knowledge_fingerprint
-from schemas.knowledge import (
-    Document,
-    Factors,
-    KnowledgeRequest,
-    KnowledgeUpdate,
-    Provenance,
-    RegisterName,
-    Removed,
-    RequestKind,
-)
+from schemas.knowledge import Document, Factors, KnowledgeRequest, Removed, RequestKind
 from schemas.reasons import Reason, Rejection
-from schemas.topics import Topic
-from streams.emitter import Emitter, Outgoing
+from streams.emitter import Emitter
 from streams.engine.lane import Absorbed, Record
 from streams.engine.outcomes import Outcome, Result, Settled
 from streams.engine.ports import Clock
-from streams.lanes.recent_knowledge import RecentKnowledge, RefusalShare
-from streams.lanes.request_order import brought_up_to_date, judge, outranks
+from streams.engine.standing_aside import StandingAside
+from streams.giving_way import GaveWay
+from streams.lanes.author import WRITER, Author, GatePort
+from streams.lanes.collective import Collective, DocumentPort, WayOut
+from streams.lanes.knowledge_emits import KnowledgeEmits
+from streams.lanes.knowledge_stats import KnowledgeStats
+from streams.lanes.request_order import brought_up_to_date, outranks
+from streams.lanes.shared_answers import SharedAnswers
+from streams.lanes.token_limits import BudgetPort, NoLimit
 from streams.settings import KnowledgeSettings
-from workers.knowledge.prompts import Domain, Prompt, repair_prompt
-from workers.knowledge.select_prompt import prompt_about, prompt_id_of
-from workers.knowledge.writer import Answer, Rejected, Writer
-from workers.live.entity_records import StoredEntity
-
-WRITER = "vllm"
-"""What writers call their dependency in Transient."""
+from workers.knowledge.prompts import Domain
+from workers.knowledge.writer import Rejected, Writer
 
 HOLD_MS = 30_000
 """A request whose time is further off goes back to the topic's tail instead of blocking a
 partition: at most so long is it held."""
 
 RETRY_GROWTH = 4
-
-_PRIORITIES: Mapping[RequestKind, int] = {
-    RequestKind.NEW: 0,
-    RequestKind.CHANGED: 1,
-    RequestKind.USER: 2,
-    RequestKind.UPGRADE: 3,
-    RequestKind.REFRESH: 4,
-    RequestKind.REMOVE: 0,
-}
-"""As the server sorts them: smaller first."""
-
-
-class DocumentPort(Protocol):
-    """Where the merged documents are read."""
-
-    async def load(self, keys: Sequence[EntityKey], raw_space: str | None) -> list[StoredEntity]:
-        """Return what is stored of each entity, in order; raises Transient."""
-
-
-class GatePort(Protocol):
-    """Who judges answers."""
-
-    def judge(
-        self, answer: Answer, fields: Mapping[str, Json], kind: EntityKind
-    ) -> Rejected | None:
-        """Return why an answer about an entity with these fields is refused, None if it is not."""
-
-
-@dataclass(slots=True)
-class KnowledgeStats:
-    """Counters since the start; `rejected` by Rejection value."""
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    repairs: int = 0
-    saved_fingerprint: int = 0
-    saved_coalesced: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +50,8 @@ class KnowledgeLane:
     """One handler; `name` is "knowledge" or "knowledge-backlog". See streams.engine.lane.Lane.
 
     Calls in flight are bounded over all batches, so batches of one and as many handlers as calls
-    keep every slot busy: in a larger batch the slowest answer would hold back its neighbours.
+    keep every slot busy: in a larger batch the slowest answer would hold back its neighbours. Those
+    that wait for an answer together count as none: they stand `aside`.
     """
 
     def __init__(
@@ -113,19 +65,48 @@ class KnowledgeLane:
         domain: Domain,
         settings: KnowledgeSettings,
         clock: Clock,
+        budget: BudgetPort | None = None,
+        way_out: WayOut | None = None,
     ) -> None:
+        """Take what it works with; without `way_out` every request waits for a call of its own."""
         self.name = name
         self.stats = KnowledgeStats()
-        self._emitter = emitter
+        # Whoever waits for others to share a call with keeps nobody from a call of their own.
+        self.aside = StandingAside(settings.in_flight * settings.share_members)
         self._documents = documents
-        self._writer = writer
-        self._gate = gate
-        self._domain = domain
         self._settings = settings
         self._clock = clock
-        self._slots = asyncio.Semaphore(settings.in_flight)
-        self._recent = RecentKnowledge()
-        self._refusals = RefusalShare()
+        self._emits = KnowledgeEmits(emitter, clock)
+        limit = NoLimit() if budget is None else budget
+        self._author = Author(
+            writer=writer,
+            gate=gate,
+            domain=domain,
+            settings=settings,
+            budget=limit,
+            emits=self._emits,
+            stats=self.stats,
+            clock=clock,
+        )
+        self._collective = None
+        if way_out is not None:
+            self._collective = Collective(
+                way_out,
+                author=self._author,
+                answers=SharedAnswers(
+                    author=self._author,
+                    gate=way_out.gate,
+                    budget=limit,
+                    settings=settings,
+                    aside=self.aside,
+                ),
+                documents=documents,
+                emits=self._emits,
+                budget=limit,
+                stats=self.stats,
+                settings=settings,
+                clock=clock,
+            )
 
     def decode(self, record: Record, now_ms: int) -> Wanted:
         """Return the request in a record; raises Permanent."""
@@ -160,6 +141,10 @@ class KnowledgeLane:
             self.stats.saved_coalesced += 1
         return Absorbed(kept, survives, Outcome.SUPERSEDED)
 
+    def rank(self, value: Wanted) -> int:
+        """Return how recent the event is: of a backlog, the newest is worth a call first."""
+        return value.request.event_time_ms
+
     async def handle(self, batch: Sequence[Wanted]) -> Sequence[Result]:
         """Settle each request by itself; raises Transient when no document can be read."""
         stored = await self._documents.load([wanted.request.entity for wanted in batch], None)
@@ -173,112 +158,50 @@ class KnowledgeLane:
     async def _settle(self, request: KnowledgeRequest, stored: Document) -> Result:
         try:
             if request.not_before_ms > self._clock.now_ms():
-                await self._emit_request(request)
+                await self._emits.request(request)
                 return Settled(Outcome.EMITTED, reason="not_due", called=("redis", "kafka"))
             return await self._satisfy(request, stored)
         except (Transient, Permanent) as error:
             return error
 
     async def _satisfy(self, request: KnowledgeRequest, stored: Document) -> Result:
-        recent = self._recent.get(request.entity, now_ms=self._clock.now_ms())
-        known = stored.merge(recent)
         if request.kind is RequestKind.REMOVE:
             # A request that it outran must not be answered before the removal is merged.
-            self._remember(
+            self._emits.remember(
                 request.entity, Document(removed=Removed(request.version, request.event_time_ms))
             )
             return Settled(Outcome.UNCHANGED, reason="removed", called=("redis",))
+        known = self._emits.known(request.entity, stored)
         request = brought_up_to_date(request, known)
-        prompt_id = prompt_id_of(self._domain, request.entity.kind)
-        fingerprint = knowledge_fingerprint(
-            request.content_fingerprint, prompt_id, self._writer.model
-        )
-        verdict = judge(request, known, fingerprint)
-        if isinstance(verdict, Settled):
-            if verdict.outcome is Outcome.UNCHANGED:
-                self.stats.saved_fingerprint += 1
-            return verdict
-        if isinstance(verdict, Factors):
-            await self._emit_factors(request.entity, verdict)
-            self.stats.saved_fingerprint += 1
-            return Settled(Outcome.EMITTED, reason="restamped", called=("redis", "kafka"))
-        async with self._slots:
-            return await self._write(request, known.individual, fingerprint)
+        spared = await self._author.spare(request, known)
+        if spared is not None:
+            return spared
+        if self._collective is not None and (reason := self._collective.reason(request)):
+            served = await self._collective.serve(request, reason)
+            if served is not None:
+                return served
+        return await self._write(request, known.individual)
 
-    async def _write(
-        self, request: KnowledgeRequest, replaced: Factors | None, fingerprint: str
-    ) -> Result:
+    async def _write(self, request: KnowledgeRequest, replaced: Factors | None) -> Result:
+        called = ("redis", WRITER, "kafka")
         try:
-            answer = await self._acceptable_answer(request)
+            await self._author.write(request, replaced)
+        except GaveWay:
+            await self._emits.request(request)
+            return Settled(Outcome.EMITTED, reason="gave_way", called=("redis", "kafka"))
         except Rejected as rejected:
-            return await self._reject(request, rejected)
-        self._refusals.note(refused=False)
-        factors = Factors(
-            version=request.version,
-            generated_at_ms=self._generated_at_ms(request, replaced),
-            factors=answer.factors,
-            provenance=Provenance(
-                model=self._writer.model,
-                prompt_id=prompt_id_of(self._domain, request.entity.kind),
-                fingerprint=fingerprint,
-                prompt_tokens=answer.prompt_tokens,
-                completion_tokens=answer.completion_tokens,
-            ),
-            event_time_ms=request.event_time_ms,
-        )
-        await self._emit_factors(request.entity, factors)
-        return Settled(Outcome.EMITTED, called=("redis", WRITER, "kafka"))
-
-    async def _acceptable_answer(self, request: KnowledgeRequest) -> Answer:
-        """Return an answer that passed the gate, after one repair at most; raises Rejected."""
-        prompt = prompt_about(self._domain, request.entity, request.fields)
-        try:
-            return await self._answer(prompt, request)
-        except Rejected as rejected:
-            if rejected.rejection is Rejection.NO_ANSWER:
-                raise
-            first = rejected.rejection
-        self.stats.repairs += 1
-        return await self._answer(repair_prompt(prompt, first), request)
-
-    async def _answer(self, prompt: Prompt, request: KnowledgeRequest) -> Answer:
-        self.stats.calls += 1
-        seconds = self._settings.call_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                answer = await self._writer.write(
-                    prompt, request, priority=_PRIORITIES[request.kind]
-                )
-        except TimeoutError as error:
-            raise Transient(WRITER, f"no answer within {seconds:g} s") from error
-        self.stats.prompt_tokens += answer.prompt_tokens
-        self.stats.completion_tokens += answer.completion_tokens
-        rejected = self._gate.judge(answer, request.fields, request.entity.kind)
-        if rejected is not None:
-            raise rejected
-        return answer
-
-    async def _reject(self, request: KnowledgeRequest, rejected: Rejected) -> Result:
-        self.stats.rejected[rejected.rejection.value] += 1
-        # That the recorded writer knows nothing of an item says nothing about the writer, and
-        # asking again would not change it.
-        if rejected.rejection is not Rejection.NO_ANSWER:
-            self._refusals.note(refused=True)
-            if self._refusals.is_flood:
-                return Transient(WRITER, f"nearly all answers are refused, last: {rejected}")
-            await self._emit_retry(request)
-        return Settled(
-            Outcome.REJECTED,
-            rejected.rejection.value,
-            rejected.detail,
-            called=("redis", WRITER, "kafka"),
-        )
+            if rejected.rejection is not Rejection.NO_ANSWER:
+                await self._emit_retry(request)
+            return Settled(
+                Outcome.REJECTED, rejected.rejection.value, rejected.detail, called=called
+            )
+        return Settled(Outcome.EMITTED, called=called)
 
     async def _emit_retry(self, request: KnowledgeRequest) -> None:
         if request.attempt >= self._settings.rejected_retry_attempts:
             return
         wait_seconds = self._settings.rejected_retry_first_seconds * RETRY_GROWTH**request.attempt
-        await self._emit_request(
+        await self._emits.request(
             replace(
                 request,
                 kind=RequestKind.REFRESH,
@@ -286,22 +209,3 @@ class KnowledgeLane:
                 not_before_ms=self._clock.now_ms() + round(wait_seconds * 1000),
             )
         )
-
-    async def _emit_request(self, request: KnowledgeRequest) -> None:
-        await self._emitter.emit(
-            [Outgoing(Topic.KNOWLEDGE_BACKLOG, request.entity.encode(), request.encode())]
-        )
-
-    async def _emit_factors(self, entity: EntityKey, factors: Factors) -> None:
-        update = KnowledgeUpdate(entity, RegisterName.INDIVIDUAL, factors)
-        await self._emitter.emit([Outgoing(Topic.KNOWLEDGE, entity.encode(), update.encode())])
-        self._remember(entity, Document(individual=factors))
-
-    def _remember(self, entity: EntityKey, news: Document) -> None:
-        self._recent.add(entity, news, now_ms=self._clock.now_ms())
-
-    def _generated_at_ms(self, request: KnowledgeRequest, replaced: Factors | None) -> int:
-        # An answer must beat what it replaces, and count as given after it was asked for, though
-        # three machines' clocks may disagree.
-        before = -1 if replaced is None else replaced.generated_at_ms
-        return max(self._clock.now_ms(), request.requested_at_ms, before + 1)

@@ -37,24 +37,26 @@ class RecentKnowledge:
 
 
 class RefusalShare:
-    """The share of refused answers among the last ones: nearly all means that the writer is ill.
+    """The share of requests without a usable answer among the last ones: nearly all means illness.
 
-    A weak model whose answers are often refused is not; one that answers garbage is, and its
-    requests are better held than used up.
+    A writer that answers garbage is ill, and its requests are better held than used up. A weak
+    model is not: it is declared by a `share` above 1, which is never reached.
     """
 
-    def __init__(self, *, window: int = 40, at_least: int = 20, share: float = 0.9) -> None:
+    def __init__(self, share: float, *, window: int = 40, at_least: int = 20) -> None:
         self._last: deque[bool] = deque(maxlen=window)
         self._at_least = at_least
         self._share = share
 
     def note(self, *, refused: bool) -> None:
-        """Note how an answer was judged."""
+        """Note how a request ended: after the repair, so that a repaired answer is a good one."""
         self._last.append(refused)
 
     @property
     def is_flood(self) -> bool:
-        """Whether nearly all of enough answers were refused."""
-        return len(self._last) >= self._at_least and sum(self._last) >= self._share * len(
-            self._last
-        )
+        """Whether that share of enough requests was refused."""
+        noted = len(self._last)
+        return noted >= self._at_least and sum(self._last) >= self._share * noted
+
+    def __str__(self) -> str:
+        return f"{sum(self._last)} of the last {len(self._last)} requests got no usable answer"

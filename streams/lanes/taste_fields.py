@@ -10,10 +10,8 @@ from schemas.entities import EntityKey
 from schemas.fingerprints import Json
 from schemas.history import History
 from workers.knowledge.preference_gate import SignificancePort
+from workers.knowledge.titles import entry_of
 from workers.knowledge.user_prompt import DISLIKED, LIKED
-
-ITEM = "item"
-"""The field of an entry that holds the item's id; never part of a prompt."""
 
 _LEAST_WEIGHT = 0.05
 _SIGNALS = (
@@ -24,9 +22,6 @@ _SIGNALS = (
     (-0.75, "disliked"),
 )
 _STRONGEST_DISLIKE = "strongly disliked"
-_GENRE_FIELDS = ("genres", "genre", "categories", "category")
-_MAX_GENRES = 3
-_MAX_CHARS = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +92,5 @@ def taste_fields(
 
 
 def _entry(told: Told, fields: Mapping[str, Json]) -> dict[str, Json] | None:
-    title = fields.get("title")
-    if not isinstance(title, str) or not title.strip():
-        return None
-    entry: dict[str, Json] = {ITEM: told.item.id, "title": title.strip()[:_MAX_CHARS]}
-    year = fields.get("year")
-    if isinstance(year, int | str) and not isinstance(year, bool):
-        entry["year"] = year if isinstance(year, int) else year[:_MAX_CHARS]
-    genres = next((_genres(fields[name]) for name in _GENRE_FIELDS if name in fields), [])
-    if genres:
-        entry["genres"] = genres
-    entry["signal"] = told.signal
-    return entry
-
-
-def _genres(value: Json) -> list[str]:
-    listed = [value] if isinstance(value, str) else value
-    if not isinstance(listed, Sequence):
-        return []
-    return [text[:_MAX_CHARS] for text in listed if isinstance(text, str) and text][:_MAX_GENRES]
+    entry = entry_of(told.item.id, fields)
+    return None if entry is None else entry | {"signal": told.signal}

@@ -27,11 +27,12 @@ def is_described(key: EntityKey, document: Document, parts: Sequence[str]) -> bo
     """Whether there is anything to make a vector from; `parts` are the raw space's.
 
     An item is, as soon as it has content. A user's content is only what was asked about: without a
-    text about them there is no vector, rather than one that says nothing.
+    text about them there is no vector, rather than one that says nothing. A group has no content at
+    all, only what is written about it.
     """
-    if document.content is None:
+    if key.kind is EntityKind.ITEM:
+        return document.content is not None
+    if key.kind is EntityKind.USER and document.content is None:
         return False
-    if key.kind is not EntityKind.USER:
-        return True
     factors = document.live_factors
     return factors is not None and any(factors.factors.get(part, "").strip() for part in parts)

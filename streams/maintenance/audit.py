@@ -130,7 +130,7 @@ async def _audit_histories(
     repair: bool,
     pause: Callable[[float], Awaitable[None]],
 ) -> HistoryAudit:
-    spaces = UserSpaces(SpaceRegistry(redis.client, redis.keys), tower_options(settings.behaviour))
+    spaces = UserSpaces(SpaceRegistry(redis.client, redis.keys), tower_options(settings))
     with ThreadPoolExecutor(1, "towers") as executor:
         vectors = user_vectors(
             settings.behaviour, redis.client, redis.keys, towers=spaces, executor=executor

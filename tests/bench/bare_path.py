@@ -33,7 +33,7 @@ async def main(settings: Settings, ready_file: Path) -> None:
     kafka, prefix = settings.kafka.bootstrap_servers, settings.kafka.topic_prefix
     encode = settings.encode
     representer = load_representer(
-        encode.spaces_dir, threads=encode.threads, refuse_below=encode.refuse_parity_below
+        encode.spaces_dir, encode.choice, refuse_below=encode.refuse_parity_below
     )
     adaptors = [
         load_space(encode.spaces_dir, name).adaptor for name in list_spaces(encode.spaces_dir)

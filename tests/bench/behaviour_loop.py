@@ -19,7 +19,7 @@ from schemas.entities import EntityKey
 from schemas.history import History, HistoryEvent
 from schemas.topics import Topic
 from streams.lanes.user_vectors import user_record
-from streams.settings import BehaviourSettings
+from streams.settings import BehaviourSettings, Settings
 from streams.user_parts import history_store, significance_of, tower_options
 from tests.bench.behaviour_config import BehaviourConfig
 from tests.bench.loop_config import COMMIT_SECONDS, Stopwatch
@@ -50,7 +50,7 @@ class _Users:
         self._vectors = EntityStore(self.redis, keys)
         self._checkpoints = Checkpoints(self.redis, keys)
         self._significance = significance_of(_SETTINGS)
-        self._tower = tower_of(BENCH_SPACE, tower_options(_SETTINGS))
+        self._tower = tower_of(BENCH_SPACE, tower_options(Settings()))
 
     async def handle(
         self,

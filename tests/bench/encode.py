@@ -80,15 +80,15 @@ def run(bench: Workbench) -> Section:
 async def _measure(bench: Workbench, settings: Settings, lane: LaneProcess) -> dict[str, list[Run]]:
     encode = settings.encode
     representer = load_representer(
-        encode.spaces_dir, threads=encode.threads, refuse_below=encode.refuse_parity_below
+        encode.spaces_dir, encode.choice, refuse_below=encode.refuse_parity_below
     )
-    model = _bare_model()
+    model = bare_model()
     emitter = KafkaEmitter(settings.kafka)
     redis = connect(settings.redis.url.get_secret_value())
     try:
         handler = await _handler(settings, representer, emitter, redis)
         contenders: dict[str, Callable[[_Work], Awaitable[None]]] = {
-            "bare": lambda work: asyncio.to_thread(_encode_bare, model, work.texts),
+            "bare": lambda work: asyncio.to_thread(encode_bare, model, work.texts),
             "handler": lambda work: _handle(handler, work),
             "lane": lambda work: _through_lane(lane, emitter, work),
         }
@@ -116,7 +116,8 @@ async def _timed(work: Awaitable[None], texts: int) -> Run:
     return Run(texts, time.perf_counter() - started, time.process_time() - cpu_started)
 
 
-def _bare_model() -> "SentenceTransformer":
+def bare_model() -> "SentenceTransformer":
+    """Return the encoder as its own library loads it."""
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(
@@ -124,7 +125,8 @@ def _bare_model() -> "SentenceTransformer":
     )
 
 
-def _encode_bare(model: "SentenceTransformer", texts: Sequence[str]) -> None:
+def encode_bare(model: "SentenceTransformer", texts: Sequence[str]) -> None:
+    """Encode texts with nothing around it."""
     model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
 
 

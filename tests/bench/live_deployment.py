@@ -68,8 +68,13 @@ class LiveDeployment:
 
 
 @contextmanager
-def live_deployment(bench: Workbench, prefix: str, *lanes: str) -> Iterator[LiveDeployment]:
-    """Give a deployment with spaces registered and `lanes` ready; they end with the block."""
+def live_deployment(
+    bench: Workbench, prefix: str, *lanes: str, extra: Mapping[str, str] | None = None
+) -> Iterator[LiveDeployment]:
+    """Give a deployment with spaces registered and `lanes` ready; they end with the block.
+
+    `extra` are more variables of the lanes' environment.
+    """
     variables = {
         "FRESHET_KAFKA__BOOTSTRAP_SERVERS": bench.bootstrap_servers,
         "FRESHET_KAFKA__TOPIC_PREFIX": prefix,
@@ -79,6 +84,7 @@ def live_deployment(bench: Workbench, prefix: str, *lanes: str) -> Iterator[Live
         "FRESHET_ENCODE__SPACES_DIR": str(_fitted_spaces(bench)),
         "FRESHET_KNOWLEDGE__RECORDED_FILE": str(_answers(bench)),
         "FRESHET_LOG_LEVEL": "warning",
+        **(extra or {}),
     }
     deployment = LiveDeployment(_settings(variables), variables)
     apply(deployment.settings.kafka)

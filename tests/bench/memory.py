@@ -54,7 +54,7 @@ def run(bench: Workbench) -> Section:
         bench.say(f"memory: {items} items through all lanes")
         produce(bench.bootstrap_servers, deployment.prefix, items)
         deployment.wait_without_lag()
-        rss = {name: _rss_megabytes(lane.pid) for name, lane in deployment.lanes.items()}
+        rss = {name: rss_megabytes(lane.pid) for name, lane in deployment.lanes.items()}
     section.add(
         "rss_mb",
         {name: rounded(size) for name, size in rss.items()},
@@ -94,7 +94,8 @@ async def _load(bench: Workbench, deployment: LiveDeployment, count: int) -> dic
     return {"items": count, "total": round(grown / count), **families}
 
 
-def _rss_megabytes(pid: int) -> float:
+def rss_megabytes(pid: int) -> float:
+    """Return the resident memory of a process."""
     done = subprocess.run(
         ["/bin/ps", "-o", "rss=", "-p", str(pid)],
         capture_output=True,

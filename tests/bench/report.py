@@ -8,7 +8,18 @@ from rich.table import Table
 
 from tests.bench.pairs import Bound, Ratio, Run, percentile, ratio, rounded
 
-SECTIONS = ("plumbing", "encode", "freshness", "behaviour", "read", "store", "memory")
+SECTIONS = (
+    "plumbing",
+    "encode",
+    "vectors",
+    "freshness",
+    "behaviour",
+    "llm",
+    "burst",
+    "read",
+    "store",
+    "memory",
+)
 """The keys of the JSON object, in order; a section that did not run is null."""
 
 

@@ -20,6 +20,10 @@ class BenchFailedError(Exception):
     """A measuring process failed; holds the end of what it said."""
 
 
+class SectionSkippedError(Exception):
+    """A section has no place on this machine; says what is missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Workbench:
     """What every section gets. `rounds` is the number of pairs, `quick` asks for less of all."""

@@ -12,6 +12,7 @@ from streams.engine.circuits import RetrySchedule
 from streams.engine.lane import LaneLimits
 from streams.engine.outcomes import Outcome, Result, Settled
 from streams.engine.pipeline import FailurePolicy
+from streams.engine.standing_aside import StandingAside
 from streams.engine.uncancelled import CancelledFromInside
 from tests.fakes.clock import START_MS
 from tests.fakes.engine import (
@@ -839,6 +840,52 @@ async def test_a_drain_is_stuck_when_only_a_dependency_or_a_time_can_help() -> N
         assert not bench.pipeline.is_stuck
         await wait_until(lambda: bench.lane.running == 0)
         assert bench.pipeline.is_stuck
+
+
+# ---- standing aside ----------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_handlers_that_stand_aside_leave_their_places_to_others() -> None:
+    aside, waiting = StandingAside(3), asyncio.Event()
+
+    async def stand(batch: Sequence[Change]) -> Sequence[Result]:
+        with aside.aside():
+            await waiting.wait()
+        return [DONE] * len(batch)
+
+    async with Bench(FakeLane(stand), one_at_a_time(1), aside=aside) as bench:
+        for id_ in "abcdefg":
+            bench.admit(id_, 1)
+        await passes(60)
+
+        # Three aside, and one more that counts as working.
+        assert bench.lane.running == 4
+        waiting.set()
+        await wait_until(lambda: bench.acked() == list(range(7)))
+
+
+@in_virtual_time
+async def test_after_an_outage_a_single_probe_goes_out_though_it_stands_aside() -> None:
+    aside, waiting = StandingAside(3), asyncio.Event()
+    attempts: list[Change] = []
+
+    async def stand(batch: Sequence[Change]) -> Sequence[Result]:
+        attempts.extend(batch)
+        if len(attempts) == 1:
+            raise Transient("vllm", "connection refused")
+        with aside.aside():
+            await waiting.wait()
+        return [Settled(Outcome.WRITTEN, called=("vllm",))] * len(batch)
+
+    async with Bench(FakeLane(stand), one_at_a_time(), aside=aside) as bench:
+        for id_ in "abc":
+            bench.admit(id_, 1)
+        await passes(60)
+
+        assert bench.lane.running == 1
+        waiting.set()
+        await wait_until(lambda: bench.acked() == [0, 1, 2])
 
 
 # ---- admission ---------------------------------------------------------------------------

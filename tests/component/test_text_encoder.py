@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from schemas.errors import ConfigurationError
 from workers.encoding.parity import Golden, probe
 from workers.encoding.text_encoder import MAX_BATCH_TOKENS, MiniLmEncoder, token_count
 
@@ -38,6 +39,21 @@ def test_a_text_alone_and_among_many_gives_the_same_vector(encoder):
     alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
 
     assert np.einsum("nd,nd->n", together, alone).min() > 0.9999
+    np.testing.assert_allclose(together, alone, atol=1e-3)
+
+
+def test_bfloat16_keeps_the_parity_that_spaces_ask_for(encoder):
+    try:
+        halved = MiniLmEncoder.load(precision="bfloat16")
+    except ConfigurationError:
+        pytest.skip("this processor does not multiply bfloat16")
+
+    together = halved.encode(TEXTS)
+    alone = np.concatenate([halved.encode([text]) for text in TEXTS])
+
+    assert halved.encoder_id == encoder.encoder_id
+    assert probe(halved, Golden.record(encoder)) >= 0.999
+    assert np.einsum("nd,nd->n", together, alone).min() > 0.999
 
 
 def test_the_order_of_the_texts_does_not_matter(encoder):

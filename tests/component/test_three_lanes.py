@@ -11,13 +11,16 @@ from schemas.entities import EntityKey, Stage
 from schemas.fingerprints import text_fingerprint
 from schemas.topics import Topic
 from schemas.vector_record import VectorRecord
+from streams.lanes.collective import WayOut
 from streams.lanes.items import ItemChange
 from tests.document_equality import assert_converged, live_view
 from tests.fakes.clock import START_MS
 from tests.fakes.encoding import representer, text_vector
 from tests.fakes.three_lanes import DOMAIN, INPUTS, Step, ThreeLanes
 from tests.lane_builders import items_lane, removed, upserted
+from tests.overload_builders import RAW, Groupings, groups_of
 from workers.knowledge.prompts import prompt_id
+from workers.knowledge.shared_gate import SharedGate
 
 MODEL = "version-writer"
 PROMPT = prompt_id(DOMAIN)
@@ -93,6 +96,30 @@ async def test_rival_owners_end_in_the_same_live_view(records, steps):
             events, stored.document, world.seen.rows[key], prompt_id=PROMPT, model=MODEL
         )
         _assert_vectors_are_of(world, key)
+
+
+@given(records=event_records(), steps=st.lists(RIVAL_STEPS, max_size=25))
+@settings(max_examples=300, deadline=None)
+async def test_an_overload_with_crashes_anywhere_ends_in_knowledge_of_every_items_own(
+    records, steps
+):
+    groupings = Groupings(groups_of("a", "b"), RAW)
+    world = ThreeLanes(WayOut(groupings, groupings, SharedGate(DOMAIN)))
+    for record in records:
+        world.produce(Topic.CATALOG_ITEMS, record)
+
+    for step in steps:
+        await world.take(step)
+    await world.settle()
+
+    for key, events in _by_item(records).items():
+        stored = world.store.stored(key, "raw")
+        assert_converged(
+            events, stored.document, world.seen.rows[key], prompt_id=PROMPT, model=MODEL
+        )
+        _assert_vectors_are_of(world, key)
+        collective = stored.document.collective
+        assert collective is None or collective.provenance.group in {"a", "b"}
 
 
 async def test_an_in_order_run_calls_once_for_each_new_content():

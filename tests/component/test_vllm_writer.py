@@ -16,6 +16,7 @@ from tests.fakes.vllm_server import Behaviour, FakeVllmServer
 from workers.knowledge.load_domain import load_domain
 from workers.knowledge.prompts import Prompt, item_prompt
 from workers.knowledge.quality import QualityGate
+from workers.knowledge.sampling import Sampling
 from workers.knowledge.vllm_connection import VllmServer
 from workers.knowledge.vllm_writer import VllmWriter
 from workers.knowledge.writer import Answer, Rejected
@@ -80,6 +81,37 @@ async def test_priority_is_sent_only_to_a_server_that_schedules_by_it(server):
         await ask(writer, priority=9)
 
     assert server.requests[0]["priority"] == 9
+
+
+async def test_examples_are_sent_as_a_dialogue_before_the_question(server):
+    async with writing_to(server.url) as writer:
+        await ask(writer)
+
+    messages = server.requests[0]["messages"]
+    asked = prompt()
+    assert [message["role"] for message in messages] == [
+        "system",
+        *(["user", "assistant"] * len(asked.examples)),
+        "user",
+    ]
+    assert len(asked.examples) > 0
+    assert tuple(messages[number]["content"] for number in (1, 2)) == asked.examples[0]
+    assert messages[-1]["content"] == asked.user
+
+
+async def test_sampling_is_sent_as_declared_and_penalties_only_where_they_are(server):
+    sampling = Sampling(temperature=0.3, frequency_penalty=0.2, repetition_penalty=1.1)
+
+    async with writing_to(server.url, sampling=sampling) as writer:
+        await ask(writer)
+    async with writing_to(server.url) as writer:
+        await ask(writer)
+
+    chosen, plain = server.requests
+    penalties = {"frequency_penalty": 0.2, "repetition_penalty": 1.1}
+    assert {name: chosen[name] for name in penalties} == penalties
+    assert (chosen["temperature"], plain["temperature"]) == (0.3, 0)
+    assert {"top_p", *penalties} & plain.keys() == set()
 
 
 async def test_a_tenants_salt_is_sent_and_nothing_without_one(server):
@@ -219,7 +251,9 @@ async def test_an_unusable_answer_is_rejected_under_its_code(server, behaviour, 
         with pytest.raises(Rejected) as raised:
             await ask(writer)
 
-    assert raised.value.rejection is code
+    rejected = raised.value
+    assert rejected.rejection is code
+    assert (rejected.prompt_tokens, rejected.completion_tokens) == (321, 123)
     assert writer.stats.rejected == {code: 1}
 
 

@@ -20,7 +20,7 @@ from streams.settings import Settings
 from tests.fakes.emitter import FakeEmitter
 from tests.fakes.engine import FakeAcknowledger, FakeDeadLetters, RecordingObserver
 from tests.fakes.stores import InMemoryEntityStore
-from tests.fakes.vllm_server import FakeVllmServer
+from tests.fakes.vllm_server import Behaviour, FakeVllmServer
 from tests.lane_builders import record, request
 from tests.stack import wait_until
 from workers.live.connection import connect
@@ -44,6 +44,7 @@ def make(name: str, server: FakeVllmServer, **knowledge: Any) -> tuple[MadeLane,
         "vllm_url": server.url,
         "in_flight": IN_FLIGHT,
         "backlog_look_seconds": 0.01,
+        "overload_seconds": 1e12,  # the requests are as old as the epoch
     }
     emitter: Any = FakeEmitter()
     keys = Keys("test")
@@ -86,12 +87,15 @@ class Running:
 
     def ask(self, count: int) -> None:
         for _ in range(count):
-            self.asked += 1
-            wish = request(1, id_=str(self.asked))
-            got = record(
-                Topic.KNOWLEDGE_BACKLOG, wish.entity.encode(), wish.encode(), offset=self.asked
-            )
-            self.pipeline.admit(got, (0, self.asked), generation=1)
+            self.ask_about(str(self.asked + 1))
+
+    def ask_about(self, id_: str) -> None:
+        self.asked += 1
+        wish = request(1, id_=id_)
+        got = record(
+            Topic.KNOWLEDGE_BACKLOG, wish.entity.encode(), wish.encode(), offset=self.asked
+        )
+        self.pipeline.admit(got, (0, self.asked), generation=1)
 
     async def all_done(self) -> None:
         await wait_until(lambda: self.acks.count == self.asked)
@@ -137,6 +141,28 @@ async def test_the_backlog_waits_while_the_server_has_requests_waiting_and_goes_
         await lane.all_done()
 
     assert len(server.requests) == 20
+
+
+async def test_when_others_come_calls_of_the_backlog_end_and_go_back_to_its_tail(server):
+    server.default = Behaviour.HANG
+    async with running("knowledge-backlog", server, backlog_beside=0) as lane:
+        lane.ask(4)
+        await wait_until(lambda: len(server.requests) == 4)
+
+        server.running = 5
+        await wait_until(lambda: lane.acks.count == 4)
+        assert len(lane.emitter.on(Topic.KNOWLEDGE_BACKLOG)) == 4
+        assert lane.trouble == ""
+        assert lane.letters.letters == []
+
+        server.running = 0
+        await wait_until(lambda: not lane.pipeline.waits)
+        lane.ask_about("4")
+        await wait_until(lambda: len(server.requests) == 5)
+        server.running, looks = 2, server.looks
+        await wait_until(lambda: server.looks > looks + 3)
+
+        assert len(lane.emitter.on(Topic.KNOWLEDGE_BACKLOG)) == 4, "it went before"
 
 
 async def test_new_items_are_asked_about_however_busy_the_server_is(server):

@@ -19,7 +19,8 @@ from tests.spaces import fit_spaces, register_spaces
 def fitted_spaces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A spaces directory; fitting takes seconds, so every test copies this one."""
     root = tmp_path_factory.mktemp("fitted")
-    fit_spaces(Settings(encode=EncodeSettings(spaces_dir=root / "spaces")), root)
+    encode = EncodeSettings(spaces_dir=root / "spaces", cache_dir=root / "cache")
+    fit_spaces(Settings(encode=encode), root)
     return root / "spaces"
 
 

@@ -19,7 +19,8 @@ def factor_text(factor: str, subject: str) -> str:
     """Return e.g. "genre of item:42 as of version 17, teal fern onyx raven moss mint"."""
     seed = blake2b(f"{factor}|{subject}".encode(), digest_size=12).digest()
     words = " ".join(_WORDS[byte % len(_WORDS)] for byte in dict.fromkeys(seed))
-    return f"{factor} of {subject}, {words}"
+    # A short answer's key is no word: "genre_3".
+    return f"{factor.replace('_', ' ')} of {subject}, {words}"
 
 
 def version_in(text: str) -> int:

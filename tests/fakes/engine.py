@@ -15,6 +15,7 @@ from streams.engine.lane import Absorbed, LaneLimits, Record
 from streams.engine.outcomes import Outcome, Result, Settled
 from streams.engine.pipeline import FailurePolicy, Pipeline
 from streams.engine.ports import Ended
+from streams.engine.standing_aside import StandingAside
 from tests.fakes.virtual_time import LoopClock
 
 Partition = tuple[str, int]
@@ -219,6 +220,7 @@ class Bench:
         *,
         checkpoints: FakeCheckpoints | None = None,
         admission: FakeAdmission | None = None,
+        aside: StandingAside | None = None,
     ) -> None:
         self.lane = lane
         self.acks = FakeAcknowledger()
@@ -238,6 +240,7 @@ class Bench:
             clock=LoopClock(),
             checkpoints=checkpoints,
             admission=admission,
+            aside=aside,
         )
 
     async def __aenter__(self) -> Self:

@@ -1,5 +1,7 @@
 """The items, knowledge and encode lanes around a broker in memory, with crashes anywhere.
 
+The lane of knowledge requests may be overloaded; another one of the same code works the backlog.
+
 Every effect outside a process (a record produced, a document put, something seen, a call of the
 writer) is a place where the process may end. What it had not committed is delivered again, to a new
 process that remembers nothing.
@@ -19,6 +21,7 @@ from schemas.topics import Topic
 from streams.emitter import Outgoing
 from streams.engine.lane import Lane, Record
 from streams.engine.outcomes import Settled
+from streams.lanes.collective import WayOut
 from streams.lanes.encode import EncodeLane
 from streams.lanes.items import ItemsLane
 from streams.lanes.knowledge import KnowledgeLane
@@ -33,9 +36,13 @@ from tests.lane_builders import POLICY, movies
 INPUTS = {
     "items": Topic.CATALOG_ITEMS,
     "knowledge": Topic.KNOWLEDGE_REQUESTS,
+    "knowledge-backlog": Topic.KNOWLEDGE_BACKLOG,
     "encode": Topic.KNOWLEDGE,
 }
 DOMAIN = movies()
+
+OVERLOAD_SECONDS = 0.001
+"""The time that one record takes to be produced here: most requests wait longer."""
 
 
 class Crash(Exception):
@@ -72,7 +79,8 @@ class Step:
 class ThreeLanes:
     """The world: topics of one partition, Redis, a clock and the writer's ledger of calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, overload: WayOut | None = None) -> None:
+        self.overload = overload
         self.topics: dict[str, list[Record]] = defaultdict(list)
         self.committed: dict[str, int] = dict.fromkeys(INPUTS, 0)
         self.seen = InMemorySeen()
@@ -156,7 +164,7 @@ class ThreeLanes:
             case "items":
                 seen = _Seen(self.seen, fuse)
                 return ItemsLane(emitter, seen, POLICY, DecodeLimits(), self.clock)
-            case "knowledge":
+            case "knowledge" | "knowledge-backlog":
                 return KnowledgeLane(
                     name,
                     emitter=emitter,
@@ -164,8 +172,11 @@ class ThreeLanes:
                     writer=_Writer(self, fuse),
                     gate=AcceptAll(),
                     domain=DOMAIN,
-                    settings=KnowledgeSettings(),
+                    settings=KnowledgeSettings(
+                        overload_seconds=OVERLOAD_SECONDS, parts_wait_seconds=0, share_seconds=0
+                    ),
                     clock=self.clock,
+                    way_out=self.overload if name == "knowledge" else None,
                 )
             case _:
                 return EncodeLane(

@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from schemas.entities import EntityKind
@@ -19,6 +19,8 @@ from schemas.errors import Transient
 from schemas.knowledge import KnowledgeRequest
 from tests.fakes.answers import factor_text
 from workers.knowledge.prompts import Prompt
+from workers.knowledge.shared_prompt import ITEMS
+from workers.knowledge.titles import ITEM
 from workers.knowledge.writer import Answer
 
 _LOOK_SECONDS = 0.02
@@ -27,7 +29,8 @@ _LOOK_SECONDS = 0.02
 class VersionWriter:
     """`failures` are raised by the next calls, one each, before anybody is answered.
 
-    While `gate` is clear, calls wait: a test can hold any number of them in flight.
+    While `gate` is clear, calls wait: a test can hold any number of them in flight. Of the items in
+    `garbled` a shared answer says nothing that could be used.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class VersionWriter:
         self.requests: list[KnowledgeRequest] = []
         self.prompts: list[Prompt] = []
         self.priorities: list[int] = []
+        self.garbled: set[str] = set()
         self.in_flight = 0
         self.most_in_flight = 0
         self.gate = asyncio.Event()
@@ -81,13 +85,25 @@ class VersionWriter:
             await asyncio.Event().wait()
         if mood == "garbage":
             return Answer(dict.fromkeys(prompt.factor_names, "la la la la la"), 1, 1, "garbage")
-        subject = _subject(request)
-        factors = {name: factor_text(name, subject) for name in prompt.factor_names}
+        factors = self._factors(prompt, request)
         tokens = len(prompt.system + prompt.user) // 4, sum(map(len, factors.values())) // 4
         return Answer(factors, *tokens, str(factors))
 
     async def aclose(self) -> None:
         self.closed = True
+
+    def _factors(self, prompt: Prompt, request: KnowledgeRequest) -> dict[str, str]:
+        if ITEMS not in request.fields:
+            subject = _subject(request)
+            return {name: factor_text(name, subject) for name in prompt.factor_names}
+        ids = ids_shared(request)
+        numbers = {name: int(name.rpartition("_")[2]) for name in prompt.factor_names}
+        return {
+            name: "la la la la la la"
+            if ids[number - 1] in self.garbled
+            else factor_text(name, f"item:{ids[number - 1]}")
+            for name, number in numbers.items()
+        }
 
     def _mood(self) -> str:
         if self._mood_file is None:
@@ -102,6 +118,13 @@ class VersionWriter:
             # One short append a call: whole lines, even from several processes.
             with Path(self._call_log).open("a") as log:
                 log.write(f"{request.entity} {request.version} {time.time_ns() // 1_000_000}\n")
+
+
+def ids_shared(request: KnowledgeRequest) -> list[str]:
+    """Return the ids of the items that a shared call is about; none where it is no such call."""
+    listed = request.fields.get(ITEMS, [])
+    assert isinstance(listed, Sequence)
+    return [str(entry[ITEM]) for entry in listed if isinstance(entry, Mapping)]
 
 
 def _subject(request: KnowledgeRequest) -> str:

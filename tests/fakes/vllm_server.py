@@ -1,14 +1,15 @@
 """A real HTTP server on 127.0.0.1 that behaves like vLLM on a good day, or on a scripted bad one.
 
 In process: `async with FakeVllmServer() as server`. As a process of its own, for tests that kill or
-reprogram it: `python -m tests.fakes.vllm_server PORT`, then POST /script.
+reprogram it: `python -m tests.fakes.vllm_server PORT [MODEL ...]`, then POST /script; see
+vllm_server_process.
 """
 
 import asyncio
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import StrEnum
 from hashlib import blake2b
 from types import TracebackType
@@ -60,7 +61,7 @@ class FakeVllmServer:
         self.default = Behaviour.ANSWER
         self.script: deque[Behaviour] = deque()
         self.requests: list[dict] = []
-        self.paths: list[str] = []
+        self.authorizations: list[str | None] = []
         self.models = ["a-model"]
         self.answers_any_name = False
         self.answers_as = ""
@@ -133,6 +134,7 @@ class FakeVllmServer:
         return web.Response(text=page)
 
     def _knows(self, request: web.Request) -> bool:
+        self.authorizations.append(request.headers.get("Authorization"))
         return (
             not self._api_key or request.headers.get("Authorization") == f"Bearer {self._api_key}"
         )
@@ -265,9 +267,10 @@ async def _drop(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _serve(port: int, behaviours: Iterable[str]) -> None:
-    async with FakeVllmServer(port=port) as server:
-        server.will(*map(Behaviour, behaviours))
+async def _serve(port: int, models: Sequence[str]) -> None:
+    server = FakeVllmServer(port=port)
+    server.models = list(models) or server.models
+    async with server:
         sys.stdout.write(f"{server.url}\n")
         sys.stdout.flush()
         await asyncio.Event().wait()  # until the test that started this process ends it

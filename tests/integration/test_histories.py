@@ -212,7 +212,7 @@ async def world(kafka, own_redis, topic_prefix, tmp_path, wait_until) -> AsyncIt
     topic = topic_prefix + Topic.USER_BEHAVIOUR
     assigned = {(topic, partition) for partition in range(PARTITIONS)}
     async with connect(server.url) as probe, connect(server.url, fence=fence) as redis:
-        spaces = UserSpaces(SpaceRegistry(probe, keys), tower_options(behaviour))
+        spaces = UserSpaces(SpaceRegistry(probe, keys), tower_options(settings))
         vectors = user_vectors(behaviour, redis, keys, towers=spaces, executor=InlineExecutor())
         restore = history_restore(
             settings, redis, keys, vectors=vectors, refresh_spaces=spaces.refresh

@@ -10,6 +10,7 @@ from schemas.errors import Transient
 from schemas.spaces import SpaceState
 from schemas.trace import TraceEntry
 from tests.live_builders import item, space_record
+from workers.live.budget_store import BudgetStore
 from workers.live.checkpoints import Checkpoints
 from workers.live.connection import connect
 from workers.live.keys import Keys
@@ -163,3 +164,14 @@ async def test_a_paused_lane_says_why_until_it_is_resumed(redis, keys):
     assert await registry.paused("encode") is None
     await registry.resume("items")
     assert await registry.paused("items") is None
+
+
+async def test_tokens_of_an_hour_add_up_over_workers_and_go_after_a_while(redis, keys) -> None:
+    ours, theirs = BudgetStore(redis, keys), BudgetStore(redis, keys)
+
+    await ours.add("2026112118", 300)
+    total = await theirs.add("2026112118", 200)
+    other_hour = await ours.add("2026112119", 0)
+
+    assert (total, other_hour) == (500, 0)
+    assert 0 < await redis.pttl(keys.budget_tokens("2026112118")) <= 48 * 3_600_000

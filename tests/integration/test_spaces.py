@@ -5,13 +5,14 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from redis.asyncio import Redis
 
 from schemas.entities import EntityKey, EntityKind
 from schemas.errors import ConfigurationError, Transient
 from schemas.knowledge import Document
-from schemas.spaces import SpaceState
+from schemas.spaces import Space, SpaceState
 from schemas.vector_record import VectorRecord
 from streams.backfill import BackfilledItems, OwnTower
 from streams.control import read_control
@@ -33,6 +34,7 @@ from tests.fakes.emitter import FakeEmitter
 from tests.fakes.encoding import HashEncoder
 from tests.fakes.inline_executor import InlineExecutor
 from tests.history_builders import event, user
+from tests.learn_builders import learn_adaptor, small_model
 from tests.live_builders import factors, item, removed
 from tests.space_builders import (
     PARTITIONS,
@@ -43,8 +45,11 @@ from tests.space_builders import (
     film,
     films,
     json_lines,
+    raw_space,
+    save,
 )
 from workers.adaptors.space_files import load_space
+from workers.encoding.encoder_choice import EncoderChoice
 from workers.encoding.representation import Representer
 from workers.live.connection import connect, run_id
 from workers.live.entity_store import EntityStore
@@ -57,8 +62,9 @@ from workers.live.space_registry import SpaceRegistry
 from workers.live.space_vectors import SpaceVectors
 from workers.live.view_marker import ViewMarker
 from workers.live.view_partitions import ViewPartitions
+from workers.towers.learn_tower import LearnTower
 
-OLD, NEW = "pca-1", "pca-2"
+OLD, NEW, LEARNED = "pca-1", "pca-2", "learn-1"
 DIMS = {OLD: 6, NEW: 4}
 COUNT = 120
 USERS = [user(n) for n in range(30)]
@@ -89,7 +95,7 @@ class World:
             knowledge=knowledge,
             dim=DIMS[name],
             users=users,
-            load_encoder=encoder or (lambda _threads: self.encoder),
+            load_encoder=encoder or (lambda _choice: self.encoder),
         )
         assert directory == self.settings.encode.spaces_dir / name
 
@@ -124,7 +130,7 @@ class World:
                 behaviour,
                 self.redis,
                 self.keys,
-                towers=OwnTower(name, spaces, tower_options(behaviour)),
+                towers=OwnTower(name, spaces, tower_options(self.settings)),
                 items=items,
                 executor=InlineExecutor(),
             ),
@@ -141,7 +147,7 @@ class World:
     async def watch(self, users: Iterable[EntityKey], n: int) -> None:
         """Let each user see two films, as the behaviour lane handles it."""
         behaviour = self.settings.behaviour
-        spaces = UserSpaces(self.registry, tower_options(behaviour))
+        spaces = UserSpaces(self.registry, tower_options(self.settings))
         await spaces.refresh()
         changes = [
             HistoryChange(who, tuple(event(m, item=m % COUNT) for m in (n + place, n + place + 1)))
@@ -167,6 +173,9 @@ class World:
         run = await run_id(self.redis)
         for partition in range(PARTITIONS):
             await ViewPartitions(self.redis, self.keys).verify(partition, run)
+
+    async def read(self, space: Space, keys: list[EntityKey]):
+        return await ItemVectors(self.redis, self.keys).read(space, keys)
 
     async def count(self, space: str, kind: EntityKind = EntityKind.ITEM) -> int:
         return await self.vectors.count(space, kind)
@@ -212,7 +221,7 @@ def knowledge(tmp_path):
     return json_lines(tmp_path / "knowledge.jsonl", rows)
 
 
-def no_encoder(_threads: int) -> HashEncoder:
+def no_encoder(_choice: EncoderChoice) -> HashEncoder:
     raise AssertionError("the encoder was loaded")
 
 
@@ -363,7 +372,7 @@ async def test_a_later_space_can_be_given_to_the_encode_lane_and_completed_by_a_
 
 
 async def test_a_catalogue_is_taken_in_before_any_space_is_fitted_and_encoded_once(world, catalog):
-    first = await init(world.settings, load_encoder=lambda _threads: world.encoder)
+    first = await init(world.settings, load_encoder=lambda _choice: world.encoder)
     assert (first.space.name, first.state, first.writer) == (RAW, SpaceState.ACTIVE, "encode")
     with pytest.raises(ConfigurationError, match="already registered"):
         await init(world.settings, load_encoder=no_encoder)
@@ -539,12 +548,48 @@ async def test_a_file_that_cannot_be_read_names_the_line(world, tmp_path):
     assert not world.settings.encode.spaces_dir.exists()
 
 
-async def test_a_refit_with_another_encoder_is_refused(world, catalog):
+async def test_a_refit_with_another_encoder_is_refused(world, catalog, tmp_path):
     await world.fit(OLD, catalog)
     other = HashEncoder()
     other.encoder_id = "another-encoder"
+    # Known texts need no encoder, whichever is installed.
+    unknown = json_lines(tmp_path / "more.jsonl", [{"item_id": "new", "title": "Unheard Of"}])
 
     with pytest.raises(ConfigurationError, match="installed is another-encoder"):
-        await world.fit(NEW, catalog, encoder=lambda _threads: other)
+        await world.fit(NEW, unknown, encoder=lambda _choice: other)
 
     assert not (world.settings.encode.spaces_dir / NEW).exists()
+
+
+async def test_a_learned_space_goes_live_as_any_other_and_users_move_with_every_event(
+    world, catalog
+):
+    await world.fit(OLD, catalog)
+    await create(world.settings, OLD)
+    await world.write(films(COUNT).items())
+    await world.watch(USERS, 1)
+    await world.verify_view()
+    adaptor = learn_adaptor(small_model(), LEARNED)
+    save(world.settings.encode.spaces_dir, adaptor)
+
+    record = await create(world.settings, LEARNED)
+    assert record.default == tuple(map(float, adaptor.default))
+    lane, _ = await world.space_lane(LEARNED)
+    await lane.handle([Touched(who, document=False, history=True) for who in USERS])
+    await lane.handle([Touched(key) for key in films(COUNT)])
+    flips = await activate(world.settings, LEARNED)
+    await world.watch(USERS[:1], 50)
+
+    assert {flip.coverage.share for flip in flips} == {1.0}
+    raw, found = await world.read(raw_space().space, [item(n) for n in range(COUNT)])
+    items, _ = await world.read(adaptor.space, [item(n) for n in range(COUNT)])
+    users, made = await world.read(adaptor.space, USERS)
+    assert found.all()
+    assert made.all()
+    parts = raw.reshape(COUNT, len(PARTS), -1)
+    np.testing.assert_allclose(items, adaptor.apply(parts, parts.any(axis=2)), atol=1e-3)
+    seen = np.array([[place + 1, place + 2, -1, -1] for place in range(len(USERS))])
+    seen[0] = [1, 2, 50, 51]
+    ones, times = np.ones(seen.shape, np.float32), np.tile(np.arange(4), (len(seen), 1))
+    expected, _ = LearnTower(adaptor).apply(raw, seen, ones, times)
+    np.testing.assert_allclose(users, expected, atol=1e-3)

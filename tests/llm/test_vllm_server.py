@@ -9,7 +9,7 @@ from deploy.demo.films import read_season
 from schemas.entities import EntityKey, EntityKind
 from schemas.knowledge import KnowledgeRequest, RequestKind
 from streams.settings import DEFAULT_FACTORS
-from tests.llm.conftest import START_SECONDS
+from tests.llm.conftest import START_SECONDS, WRITING
 from workers.knowledge.load_domain import load_domain
 from workers.knowledge.prompts import item_prompt
 from workers.knowledge.vllm_checkup import check_up
@@ -21,7 +21,12 @@ from workers.knowledge.vllm_writer import VllmWriter
 # The first test waits for the server, and makes the model where it is not there yet.
 pytestmark = [pytest.mark.timeout(START_SECONDS + 180), pytest.mark.asyncio(loop_scope="session")]
 
-DOMAIN = load_domain("movies", factors=DEFAULT_FACTORS, max_factor_chars=400, max_tokens=400)
+DOMAIN = load_domain(
+    WRITING.domain,
+    factors=WRITING.factors,
+    max_factor_chars=WRITING.max_factor_chars,
+    max_tokens=WRITING.max_tokens,
+)
 
 
 def client_of(vllm: VllmServer, *, key: bool = True) -> httpx.AsyncClient:

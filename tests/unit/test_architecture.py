@@ -29,18 +29,25 @@ CONFINED = {
         "workers/adaptors",
         "workers/grouping",
         "workers/evaluation",
+        "workers/rankers",
+        "workers/training",
     ),
     "sentence_transformers": ("workers/encoding",),
     "redis": ("workers/live",),
     "httpx": ("workers/knowledge", "streams/doctor"),
+    "matplotlib": ("workers/evaluation",),
     "typer": ("streams/cli",),
 }
 
 # Lanes know workers through ports of their own; these modules are pure and may be shared.
 PURE_WORKERS = {
+    "workers.grouping.groups",
+    "workers.knowledge.group_prompt",
     "workers.knowledge.preference_gate",
     "workers.knowledge.prompts",
     "workers.knowledge.select_prompt",
+    "workers.knowledge.shared_prompt",
+    "workers.knowledge.titles",
     "workers.knowledge.user_prompt",
     "workers.knowledge.writer",
     "workers.live.entity_records",

@@ -71,10 +71,13 @@ class CoalescerAgainstAModel(RuleBasedStateMachine):
         self.units = Units()
         self.now_ms = 1_000
         self.merging = False
-        self.coalescer: Coalescer[Value, int] = Coalescer(self.absorb)
+        self.coalescer: Coalescer[Value, int] = self.make()
         self.greatest: dict[EntityKey, int] = {}
         self.in_flight: dict[EntityKey, Unit[Value, int]] = {}
         self.left: Counter[int] = Counter()
+
+    def make(self) -> Coalescer[Value, int]:
+        return Coalescer(self.absorb)
 
     def absorb(self, waiting: Value, incoming: Value) -> Absorbed[Value]:
         return (merge if self.merging else newest)(waiting, incoming)
@@ -165,6 +168,21 @@ CoalescerAgainstAModel.TestCase.settings = settings(max_examples=60, stateful_st
 TestCoalescerAgainstAModel = CoalescerAgainstAModel.TestCase
 
 
+class RankedCoalescerAgainstAModel(CoalescerAgainstAModel):
+    """The same holds whatever the order in which units are taken."""
+
+    def make(self) -> Coalescer[Value, int]:
+        return Coalescer(self.absorb, version_of)
+
+
+RankedCoalescerAgainstAModel.TestCase.settings = CoalescerAgainstAModel.TestCase.settings
+TestRankedCoalescerAgainstAModel = RankedCoalescerAgainstAModel.TestCase
+
+
+def version_of(value: Value) -> int:
+    return value.version
+
+
 @pytest.fixture
 def units() -> Units:
     return Units()
@@ -191,6 +209,23 @@ def test_the_newest_version_survives_whatever_came_first(coalescer, units) -> No
         (0, Outcome.SUPERSEDED, 2),
         (2, Outcome.SUPERSEDED, 3),
     }
+
+
+def test_with_a_rank_the_greatest_is_taken_first_also_if_it_came_by_folding(units) -> None:
+    coalescer: Coalescer[Value, int] = Coalescer(newest, version_of)
+    for key, version in (("a", 1), ("b", 5), ("c", 3), ("a", 9)):
+        coalescer.offer(units.unit(key, version))
+
+    assert [unit.key.id for unit in take(coalescer)] == ["a", "b", "c"]
+
+
+def test_with_a_rank_what_was_delayed_is_ranked_when_it_is_due(units) -> None:
+    coalescer: Coalescer[Value, int] = Coalescer(newest, version_of)
+    coalescer.offer(units.unit("late", 9, due_at_ms=50))
+    coalescer.offer(units.unit("a", 1))
+    coalescer.offer(units.unit("b", 2))
+
+    assert [unit.key.id for unit in take(coalescer, now_ms=60)] == ["late", "b", "a"]
 
 
 def test_entities_are_taken_in_the_order_of_their_first_arrival(coalescer, units) -> None:

@@ -5,8 +5,9 @@ import pytest
 from schemas.entities import EntityKind
 from schemas.errors import Transient
 from schemas.spaces import AliasRecord, SpaceState
-from streams.control import Control, alias_message, fold, space_message
+from streams.control import Control, alias_message, fold, groups_message, space_message
 from streams.emitter import Outgoing
+from tests.group_builders import in_use
 from tests.live_builders import space_record
 
 
@@ -28,10 +29,16 @@ def test_the_last_record_of_every_key_counts():
             space_message(space_record("b")),
             alias_message(alias("b")),
             space_message(new),
+            groups_message(in_use("films", "0" * 64, 1)),
+            groups_message(in_use("films-2", "1" * 64, 2)),
         )
     )
 
-    assert control == Control({"a": new, "b": space_record("b")}, {EntityKind.ITEM: "b"})
+    assert control == Control(
+        {"a": new, "b": space_record("b")},
+        {EntityKind.ITEM: "b"},
+        {EntityKind.ITEM: in_use("films-2", "1" * 64, 2)},
+    )
 
 
 def test_a_null_takes_its_key_away_and_other_keys_are_passed_over():
@@ -43,7 +50,7 @@ def test_a_null_takes_its_key_away_and_other_keys_are_passed_over():
     assert control.aliases == {}
 
 
-@pytest.mark.parametrize("key", [b"space:a", b"alias:item"])
+@pytest.mark.parametrize("key", [b"space:a", b"alias:item", b"groups:item"])
 def test_a_record_that_does_not_decode_is_never_guessed_at(key):
     with pytest.raises(Transient, match="does not decode"):
         fold([(key, b'{"unknown": 1}')])

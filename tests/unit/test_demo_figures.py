@@ -10,12 +10,13 @@ import pytest
 from rich.console import Console, RenderableType
 
 from deploy.demo import kept
-from deploy.demo.board import Board, LlmCounts, llm_counts
+from deploy.demo.board import Board
 from deploy.demo.cold_start import content_as_seen, figures, film_vectors, next_nightly_ms
 from deploy.demo.display import line, page
 from deploy.demo.films import SUMMER_STARTS_MS, Rating
 from deploy.demo.interrupts import Interrupted, Interrupts
-from deploy.demo.lane_processes import LaneFigures, read_figures
+from deploy.demo.lane_processes import CallCost, LaneFigures, read_figures
+from deploy.demo.llm_counts import LlmCounts, ModelFigures, llm_counts
 from deploy.demo.plans import DAY_MS, HOUR_MS, Kind
 from deploy.demo.schedule import FeedEvent, Schedule
 from deploy.demo.summary import Result, percentiles, tables
@@ -23,6 +24,7 @@ from deploy.demo.user_figures import HitRate, UserFigures
 from deploy.demo.user_plans import Act, UserEvent
 from deploy.demo.watch import Sighting, Vector, Watcher
 from schemas.entities import Stage
+from streams.lanes.knowledge_stats import Cost, KnowledgeStats
 from streams.metrics import LaneMetrics
 from tests.stack import wait_until_blocking
 from workers.evaluation.cold_start import ColdStartFigures, UserVectors
@@ -152,6 +154,21 @@ def test_each_stage_of_an_event_is_seen_when_its_version_is_reached():
     assert watcher.live()["individual"] == 1
 
 
+def test_knowledge_that_is_not_sure_to_come_is_looked_out_for_and_not_waited_for():
+    reader = FakeReader()
+    with Watcher(reader, knowledge_is_sure=False) as watcher:
+        watcher.expect(an_event(version=2), 0.0)
+        assert watcher.pending == 1
+        reader.stage, reader.content = Stage.CONTENT, 2
+        wait_until_blocking(lambda: not watcher.pending)
+        unseen = watcher.unseen()
+        reader.stage, reader.factors = Stage.INDIVIDUAL, 2
+        wait_until_blocking(lambda: len(watcher.sightings) == 2)
+
+    assert unseen == []
+    assert watcher.sightings[1].stage is Stage.INDIVIDUAL
+
+
 def test_a_removal_is_seen_when_the_vector_is_gone_and_named_until_then():
     reader = FakeReader()
     reader.stage, reader.content = Stage.CONTENT, 1
@@ -222,6 +239,23 @@ def test_freshness_is_not_multiplied_by_the_speed_up():
     assert missed(HOUR_MS + 1) == 1.0
 
 
+def test_a_film_without_knowledge_is_live_with_its_content_vector():
+    likes = [Rating(T0 - DAY_MS + n, "u", f"old{n}", 9) for n in range(5)]
+    first = Rating(T0 + 12 * HOUR_MS, "u", "tt1", 9)
+    seen = [a_sighting(an_event(at_ms=first.at_ms - HOUR_MS), Stage.CONTENT)]
+    live = {f"old{n}": np.array([1.0, n / 10]) for n in range(5)} | {"tt1": np.array([1.0, 0.2])}
+
+    found = figures_of(
+        a_schedule([*likes, first], {"tt1": T0}),
+        seen,
+        live,
+        {"tt1": np.array([1.0, 0.2])},
+        {("u", "tt1"): np.array([1.0, 0.2])},
+    )
+
+    assert (found["content"].missed, found["live"].missed) == (0.0, 0.0)
+
+
 def test_content_vectors_are_those_that_were_read_before_there_was_knowledge():
     read, hidden = an_event("tt1"), an_event("tt2")
     edited = an_event("tt1", version=2, kind=Kind.CORRECTION)
@@ -272,6 +306,44 @@ def test_calls_saved_are_those_of_a_consumer_that_answers_every_event_with_one()
     assert llm_counts(lanes) == LlmCounts(calls=4, saved_fingerprint=13, saved_coalesced=6)
 
 
+def test_what_calls_cost_is_read_by_reason_and_summed_over_lanes():
+    stats = KnowledgeStats()
+    stats.costs["new"] = Cost(3, 300, 30)
+    stats.costs["repair"] = Cost(2, 200, 20)
+    stats.rejected["echo"] = 2
+    metrics = LaneMetrics("knowledge")
+    metrics.follow_writer("knowledge", stats)
+    metrics.records.labels("knowledge", "emitted", "").inc()
+    metrics.records.labels("knowledge", "emitted", "restamped").inc(5)
+    _, text = metrics.exposition()
+
+    lane = read_figures("knowledge", text.decode())
+    both = llm_counts({"knowledge": lane, "knowledge-backlog": lane})
+
+    assert lane.calls == 5
+    assert both.costs == {"new": CallCost(6, 600, 60), "repair": CallCost(4, 400, 40)}
+    assert (both.prompt_tokens, both.completion_tokens) == (1_000, 100)
+    assert (both.accepted, both.refused) == (2, {"echo": 4})
+
+
+def test_a_real_model_is_told_of_in_tables_and_in_json():
+    model = ModelFigures("a-small-model", 123.45, 0.75)
+    llm = LlmCounts(5, accepted=1, refused={"echo": 3}, costs={"new": CallCost(5, 100, 20)})
+
+    result = a_result(model=model, llm=llm)
+
+    found: dict[str, Any] = result.to_json()
+    assert found["llm"]["server"] == {
+        "model": "a-small-model",
+        "tokens_per_second": 123.5,
+        "prefix_hit_rate": 0.75,
+    }
+    assert found["llm"]["by_reason"]["new"]["completion_tokens"] == 20
+    text = shown(tables(result))
+    assert "a-small-model" in text
+    assert "1; 3 refused: 3 echo" in text
+
+
 def test_percentiles_of_nothing_are_nothing():
     assert percentiles([]) == {"p50": None, "p95": None, "p99": None}
     assert percentiles(list(range(101))) == {"p50": 50.0, "p95": 95.0, "p99": 99.0}
@@ -292,7 +364,16 @@ def test_the_json_object_has_exactly_the_documented_keys():
         "users",
     ]
     assert list(found["freshness_ms"]["content"]) == ["p50", "p95", "p99"]
-    assert found["llm"] == {"calls": 5, "saved_fingerprint": 6, "saved_coalesced": 7}
+    assert found["llm"] == {
+        "calls": 5,
+        "saved_fingerprint": 6,
+        "saved_coalesced": 7,
+        "saved_shared": 0,
+        "accepted": 0,
+        "refused": {},
+        "by_reason": {},
+        "server": None,
+    }
     assert list(found["cold_start"]) == ["nightly", "content", "live"]
     assert found["cold_start"]["live"] == {
         "n": 10,

@@ -303,6 +303,53 @@ async def test_a_writer_that_answers_only_garbage_holds_requests_instead_of_usin
     assert len(outcomes(results[:19])) == 19
     assert isinstance(results[20], Transient)
     assert results[20].dependency == "vllm"
+    assert results[20].detail == (
+        "21 of the last 21 requests got no usable answer, the last for repetition: scripted"
+    )
+
+
+async def test_a_request_that_is_held_for_the_writers_illness_is_not_to_blame_for_it(world):
+    world.gate.refusals = [Rejection.REPETITION] * 100
+
+    results = [
+        result for id_ in range(20) for result in await world.handle(request(1, id_=str(id_)))
+    ]
+
+    # The engine buries what fails alone, but for failures that name a time to try again.
+    assert results[19].retry_after_seconds is not None
+
+
+async def test_a_repaired_answer_is_not_counted_as_a_refused_one(world):
+    for id_ in range(40):
+        world.gate.refusals = [Rejection.REPETITION]
+        (result,) = await world.handle(request(1, id_=str(id_)))
+        assert result.outcome is Outcome.EMITTED
+
+    assert world.lane.stats.repairs == 40
+
+
+@pytest.mark.parametrize(("refused_share", "held"), [(0.5, True), (0.9, False), (1.5, False)])
+async def test_the_share_that_a_deployment_declares_decides_when_requests_are_held(
+    refused_share, held
+):
+    world = World(refused_share=refused_share)
+    results: list[Result] = []
+    for id_ in range(40):
+        world.gate.refusals = [Rejection.URL] * 2 if id_ % 4 else []
+        results += await world.handle(request(1, id_=str(id_)))
+
+    assert any(isinstance(result, Transient) for result in results) == held
+
+
+async def test_a_model_declared_weak_never_holds_its_requests():
+    world = World(refused_share=1.1)
+    world.gate.refusals = [Rejection.REPETITION] * 200
+
+    results = [
+        result for id_ in range(100) for result in await world.handle(request(1, id_=str(id_)))
+    ]
+
+    assert set(outcomes(results)) == {Outcome.REJECTED}
 
 
 async def test_a_request_before_its_time_goes_back_to_the_backlog(world):
@@ -453,7 +500,7 @@ def test_recent_knowledge_forgets_the_oldest_beyond_its_bound():
 
 
 def test_a_flood_of_refusals_ends_with_good_answers():
-    share = RefusalShare()
+    share = RefusalShare(0.9)
     for _ in range(40):
         share.note(refused=True)
     assert share.is_flood
@@ -539,8 +586,36 @@ async def test_a_request_about_a_user_without_titles_can_never_work(world):
     assert result.reason is Reason.EMPTY_TITLE
 
 
-async def test_nobody_writes_about_groups(world):
+async def test_a_request_about_a_group_without_members_can_never_work(world):
     (result,) = await world.handle(replace(request(1), entity=EntityKey(EntityKind.GROUP, "13")))
 
     assert isinstance(result, Permanent)
-    assert result.reason is Reason.REFUSED
+    assert result.reason is Reason.EMPTY_TITLE
+
+
+# ---- what it costs -----------------------------------------------------------------------------
+
+
+async def test_calls_and_tokens_are_counted_by_why_they_were_made(world):
+    world.gate.refusals = [Rejection.REFUSAL]
+    await world.handle(request(1))
+    await world.handle(request(1, id_="7", kind=RequestKind.UPGRADE))
+
+    costs = world.lane.stats.costs
+    assert {reason: cost.calls for reason, cost in costs.items()} == {
+        "new": 1,
+        "repair": 1,
+        "upgrade": 1,
+    }
+    assert all(cost.prompt_tokens > 0 and cost.completion_tokens > 0 for cost in costs.values())
+
+
+async def test_an_answer_that_could_not_be_read_costs_its_tokens_all_the_same(world):
+    unreadable = Rejected(Rejection.TRUNCATED, "cut off")
+    unreadable.prompt_tokens, unreadable.completion_tokens = 300, 400
+    world.writer.failures.append(unreadable)
+
+    await world.handle(request(1))
+
+    cost = world.lane.stats.costs["new"]
+    assert (cost.calls, cost.prompt_tokens, cost.completion_tokens) == (1, 300, 400)

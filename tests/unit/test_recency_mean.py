@@ -1,5 +1,6 @@
 """The mean of items that recent and strong interactions dominate."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,7 @@ def test_users_of_a_batch_do_not_see_each_other(histories):
 
 
 def test_the_tower_goes_with_the_adaptor():
-    options = TowerOptions(DAY_MS, 0.25)
+    options = TowerOptions(DAY_MS, 0.25, spaces_dir=Path("spaces"))
     space = mean_space()
 
     tower = tower_of(space, options)
@@ -125,4 +126,4 @@ def test_the_tower_goes_with_the_adaptor():
     assert tower == RecencyMean(space, DAY_MS, 0.25)
     assert tower.input_space is space
     with pytest.raises(ConfigurationError, match="no user tower"):
-        tower_of(mean_space(adaptor_id="reki"), options)
+        tower_of(mean_space(adaptor_id="unheard-of"), options)

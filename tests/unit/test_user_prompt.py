@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.entities import EntityKey, EntityKind
-from schemas.errors import InvalidInput, Permanent
+from schemas.errors import InvalidInput
 from schemas.fingerprints import Json
 from schemas.reasons import Rejection
 from tests.history_builders import user
@@ -107,13 +107,6 @@ def test_users_and_items_have_prompts_of_different_ids_that_stay():
     assert prompt_id_of(movies, EntityKind.ITEM) == prompt_id(movies)
     assert len({prompt_id(movies), user_prompt_id(movies), user_prompt_id(domain("books"))}) == 3
     assert user_prompt(movies, FIELDS).prompt_id == user_prompt_id(movies)
-
-
-def test_there_is_no_prompt_for_a_group():
-    with pytest.raises(Permanent, match="refused"):
-        prompt_id_of(domain(), EntityKind.GROUP)
-    with pytest.raises(Permanent, match="refused"):
-        prompt_about(domain(), EntityKey(EntityKind.GROUP, "13"), FIELDS)
 
 
 HOSTILE = [

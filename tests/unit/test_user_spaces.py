@@ -1,5 +1,7 @@
 """The spaces with user vectors, as the registry names them: all of them or none."""
 
+from pathlib import Path
+
 import pytest
 
 from schemas.entities import EntityKind
@@ -9,7 +11,7 @@ from streams.user_spaces import UserSpaces
 from tests.behaviour_builders import mean_space
 from workers.towers.load_towers import TowerOptions
 
-OPTIONS = TowerOptions(86_400_000.0)
+OPTIONS = TowerOptions(86_400_000.0, spaces_dir=Path("spaces"))
 
 
 class Registry:

@@ -6,15 +6,24 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import ConfigurationError, Transient
-from streams.llm_server import Wish, known_api_key, lane_variables, plan_launch
-from streams.settings import Settings
+from streams.llm_server import (
+    BUNDLED_WRITING,
+    Wish,
+    known_api_key,
+    lane_variables,
+    plan_launch,
+    writing_settings,
+)
+from streams.settings import KnowledgeSettings, Settings
 from workers.knowledge.vllm_launch import Device, VllmLaunch
 from workers.knowledge.vllm_models import BUNDLED_MODEL, VllmProject, find_model
 
 
 def launch(**arguments) -> VllmLaunch:
     return VllmLaunch(
-        Path("/project"), Path("/models/m"), "m", **{"device": Device.CPU} | arguments
+        Path("/project"),
+        Path("/models/m"),
+        **{"model": "m", "device": Device.CPU} | arguments,
     )
 
 
@@ -60,6 +69,7 @@ def test_the_server_listens_on_the_loopback_interface_and_schedules_by_priority(
     assert value_of("--served-model-name", command) == "m"
     assert "--enable-prefix-caching" in command
     assert "--enforce-eager" in command
+    assert value_of("--block-size", command) == "32"
 
 
 def test_callers_cannot_bring_a_chat_template_nor_reach_unguarded_paths():
@@ -110,7 +120,7 @@ def test_nothing_is_asked_of_a_model_hub():
 def test_a_gpu_gets_neither_the_options_nor_the_cache_of_a_cpu():
     on_gpu = launch(device=Device.GPU)
 
-    assert "--enforce-eager" not in on_gpu.command()
+    assert not {"--enforce-eager", "--block-size"} & set(on_gpu.command())
     assert "VLLM_CPU_KVCACHE_SPACE" not in on_gpu.environment({}, api_key="key")
     assert launch().environment({}, api_key="key")["VLLM_CPU_KVCACHE_SPACE"] == "1"
 
@@ -245,8 +255,29 @@ def test_lanes_are_told_where_the_server_is_and_how_much_it_takes_at_once():
         "FRESHET_KNOWLEDGE__VLLM_URL": "http://127.0.0.1:18000",
         "FRESHET_KNOWLEDGE__VLLM_ACCEPTS_PRIORITY": "true",
         "FRESHET_KNOWLEDGE__IN_FLIGHT": "64",
+        "FRESHET_KNOWLEDGE__BACKLOG_BESIDE": "0",
         "FRESHET_KNOWLEDGE__CALL_SECONDS": "300",
     }
+
+
+def test_lanes_are_told_how_the_small_model_writes_best():
+    told = lane_variables(launch(model=BUNDLED_MODEL))
+
+    settings = KnowledgeSettings(
+        **{name.removeprefix("FRESHET_KNOWLEDGE__").lower(): value for name, value in told.items()}
+    )
+    assert settings.repetition_penalty == BUNDLED_WRITING["repetition_penalty"]
+    assert settings.refused_share > 1, "a weak model is no ill one"
+    assert settings == writing_settings(settings)
+
+
+def test_a_check_before_any_lane_writes_as_lanes_will():
+    recorded, other = KnowledgeSettings(), KnowledgeSettings(writer="vllm", model="m")
+
+    assert writing_settings(recorded).model == BUNDLED_MODEL
+    assert writing_settings(recorded).max_factor_chars == BUNDLED_WRITING["max_factor_chars"]
+    assert writing_settings(recorded, "m") == recorded.model_copy(update={"model": "m"})
+    assert writing_settings(other) == other
 
 
 def test_looking_for_a_key_makes_none(settings):

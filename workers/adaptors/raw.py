@@ -17,6 +17,7 @@ from workers.adaptors.adaptor import Array, Mask
 
 ADAPTOR_ID = "raw"
 RAW_SPACE = "minilm-parts"
+CAUSAL_RAW_SPACE = "cex-parts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,14 @@ def raw_adaptor(
     part_names: tuple[str, ...],
     part_dim: int,
     *,
-    name: str = RAW_SPACE,
+    name: str | None = None,
     kinds: tuple[EntityKind, ...] = (EntityKind.ITEM, EntityKind.USER),
 ) -> RawAdaptor:
-    """Return the raw space of an encoder, with its adaptor."""
+    """Return the raw space of an encoder, with its adaptor; named after the kind of encoder."""
+    of_kind = CAUSAL_RAW_SPACE if encoder_id.startswith("cex-") else RAW_SPACE
     return RawAdaptor(
         Space(
-            name=name,
+            name=name or of_kind,
             kinds=kinds,
             encoder_id=encoder_id,
             adaptor_id=ADAPTOR_ID,

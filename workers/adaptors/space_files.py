@@ -5,10 +5,7 @@ file; the tensor file holds the adaptor's arrays and the golden vectors. A direc
 (written aside, then renamed) and never changes: a refit is a new space.
 """
 
-import os
 import re
-import shutil
-import tempfile
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +18,9 @@ from safetensors.numpy import save as dump_tensors
 
 from schemas.errors import ConfigurationError
 from schemas.spaces import SPACE_NAME, Space
-from workers.adaptors import parts_pca, raw
+from workers.adaptors import hein, learn, parts_pca, raw
 from workers.adaptors.adaptor import Adaptor, Array
+from workers.adaptors.whole_directory import put_whole
 from workers.encoding.parity import Golden
 
 SPACE_FILE = "space.json"
@@ -63,23 +61,14 @@ def save_space(directory: Path, adaptor: Adaptor, golden: Golden) -> Path:
         golden_texts=golden.texts,
         tensors_sha256=sha256(data).hexdigest(),
     )
-    directory.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{adaptor.space.name}-", dir=directory))
-    try:
-        aside.chmod(0o755)  # mkdtemp makes it private, but other lanes read it
-        _write_durably(aside / TENSOR_FILE, data)
-        _write_durably(aside / SPACE_FILE, declaration.model_dump_json(indent=2).encode() + b"\n")
-        aside.rename(target)
-    except OSError as error:
-        # rename refuses a directory that holds something: somebody made this space before.
-        if not target.exists():
-            raise
-        if _read_declaration(target, adaptor.space.name) != declaration:
-            raise ConfigurationError(
-                f"space {adaptor.space.name}", f"{target} exists with another content"
-            ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    written = declaration.model_dump_json(indent=2).encode() + b"\n"
+    if (
+        not put_whole(target, {TENSOR_FILE: data, SPACE_FILE: written})
+        and _read_declaration(target, adaptor.space.name) != declaration
+    ):
+        raise ConfigurationError(
+            f"space {adaptor.space.name}", f"{target} exists with another content"
+        )
     return target
 
 
@@ -111,6 +100,10 @@ def _adaptor(space: Space, tensors: dict[str, Array]) -> Adaptor:
             return raw.RawAdaptor.from_tensors(space, tensors)
         case parts_pca.ADAPTOR_ID:
             return parts_pca.PartsPca.from_tensors(space, tensors)
+        case learn.ADAPTOR_ID:
+            return learn.LearnAdaptor.from_tensors(space, tensors)
+        case hein.ADAPTOR_ID:
+            return hein.HeinAdaptor.from_tensors(space, tensors)
         case other:
             raise ConfigurationError(f"space {space.name}", f"no adaptor is called {other!r}")
 
@@ -150,10 +143,3 @@ def _read_tensors(path: Path, declaration: _Declaration) -> dict[str, Array]:
         return load_tensors(data)
     except SafetensorError as error:
         raise ConfigurationError(f"space {name}", f"{path}: {error}") from error
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

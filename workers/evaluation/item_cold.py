@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from workers.adaptors.adaptor import unit_rows
-
-_USERS_AT_ONCE = 1_024
+from workers.evaluation.retrieval import Pairs, retrieve
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,38 +57,20 @@ def item_cold(
     if not positives:
         raise ValueError("no user has both a history and a positive")
     values = vectors.values.astype(np.float32)
-    candidates = unit_rows(values[cold])
     users = list(positives)
-    recalls, gains = [], []
-    for start in range(0, len(users), _USERS_AT_ONCE):
-        chunk = users[start : start + _USERS_AT_ONCE]
-        means = np.stack([values[histories[user]].mean(axis=0) for user in chunk])
-        relevant = np.zeros((len(chunk), len(cold)), np.bool_)
-        for line, user in enumerate(chunk):
-            relevant[line, positives[user]] = True
-        # Candidates stand in order of their key's row, so the stable sort is deterministic on ties.
-        top = np.argsort(-(unit_rows(means) @ candidates.T), axis=1, kind="stable")[:, :k]
-        recall, gain = _recall_and_ndcg(np.take_along_axis(relevant, top, axis=1), relevant)
-        recalls.append(recall)
-        gains.append(gain)
+    found = retrieve(
+        np.stack([values[histories[user]].mean(axis=0) for user in users]),
+        values[cold],
+        Pairs.of([positives[user] for user in users]),
+        k=k,
+    )
     return ItemColdFigures(
         users=len(users),
         candidates=len(cold),
-        recall=float(np.concatenate(recalls).mean()),
-        ndcg=float(np.concatenate(gains).mean()),
+        recall=float(found.recall.mean()),
+        ndcg=float(found.ndcg.mean()),
     )
 
 
 def _known(items: Sequence[str], row: Mapping[str, int]) -> list[int]:
     return [row[item] for item in dict.fromkeys(items) if item in row]
-
-
-def _recall_and_ndcg(
-    hits: npt.NDArray[np.bool_], relevant: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return (n,) recall and (n,) NDCG of `hits` (n, k) out of `relevant` (n, candidates)."""
-    k = hits.shape[1]
-    discounts = 1 / np.log2(np.arange(2, k + 2))
-    reachable = np.minimum(relevant.sum(axis=1), k)
-    ideal = np.cumsum(discounts)[reachable - 1]
-    return hits.sum(axis=1) / reachable, (hits @ discounts) / ideal

@@ -7,9 +7,10 @@ and stripped of everything that could close the fence or pass for a chat templat
 Source of the factor lists: REKI (arXiv 2408.10520) and KAR (arXiv 2306.10933); wording is our own.
 """
 
+import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from schemas.entities import EntityKey, EntityKind
@@ -20,7 +21,7 @@ from schemas.reasons import Reason, Rejection
 
 FENCE_OPENS = "<<<CATALOGUE"
 FENCE_CLOSES = "CATALOGUE>>>"
-_PROMPT_ID_DIGITS = 12
+PROMPT_ID_DIGITS = 12
 SHORTEST_USEFUL_BYTES = 16
 
 
@@ -34,10 +35,21 @@ class Factor:
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """Something invented, as a request tells of it, and a good answer: a text a factor."""
+
+    kind: EntityKind
+    fields: Mapping[str, Json] = field(hash=False)  # compared, but no mapping can be hashed
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Domain:
     """What a catalogue holds and what is asked about each item; see `load_domain`.
 
     `noun` names one item ("film"); `foreign_nouns` are what an answer about it never calls it.
+    Prompts about a kind of entity show the `examples` of that kind. `shared` are the names of the
+    factors that are asked of several items at once, each in less than `shared_chars`.
     Lengths are in characters, but `max_fields_bytes` in UTF-8 bytes: no tokenizer makes more tokens
     than bytes, so it bounds the prompt whatever the language.
     """
@@ -52,6 +64,9 @@ class Domain:
     max_factor_chars: int
     max_tokens: int
     max_fields_bytes: int
+    shared: tuple[str, ...] = ()
+    shared_chars: int = 60
+    examples: tuple[Example, ...] = ()
 
     @property
     def factor_names(self) -> tuple[str, ...]:
@@ -61,9 +76,13 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One call: two messages, the JSON schema of the answer, and the bound on its tokens."""
+    """One call: its messages, the JSON schema of the answer, and the bound on its tokens.
+
+    `examples` are questions as `user` is one, and their answers: a dialogue that went before.
+    """
 
     system: str
+    examples: tuple[tuple[str, str], ...]
     user: str
     prompt_id: str
     schema: Mapping[str, Json]
@@ -85,11 +104,17 @@ def item_prompt(domain: Domain, entity: EntityKey, fields: Mapping[str, Json]) -
     """
     if entity.kind is not EntityKind.ITEM:
         raise Permanent(Reason.REFUSED, f"there is no prompt for a {entity.kind.value}")
+    require_title(fields)
+    template = _template(domain)
+    lines = field_lines(fields, domain.max_fields_bytes)
+    return replace(template, user=template.user.format(fields="\n".join(lines)))
+
+
+def require_title(fields: Mapping[str, Json]) -> None:
+    """Raise InvalidInput(empty_title) unless an item has a title that can be told."""
     title = fields.get("title")
     if not isinstance(title, str) or not defused(title):
         raise InvalidInput(Reason.EMPTY_TITLE, "a request without a title")
-    template = _template(domain)
-    return replace(template, user=template.user.format(fields="\n".join(_lines(domain, fields))))
 
 
 def repair_prompt(prompt: Prompt, rejection: Rejection) -> Prompt:
@@ -177,15 +202,45 @@ def _template(domain: Domain) -> Prompt:
         high=domain.max_factor_chars,
         asks="\n".join(f"- {factor.name}: {factor.ask}" for factor in domain.factors),
     )
-    return template(domain, system, _USER.format(**marks))
+    return template(
+        domain,
+        system,
+        _USER.format(**marks),
+        EntityKind.ITEM,
+        lambda fields: list(field_lines(fields, domain.max_fields_bytes)),
+    )
 
 
-def template(domain: Domain, system: str, user: str) -> Prompt:
-    """Return the prompt of two messages that lack only what is asked about, with its id."""
+def template(
+    domain: Domain,
+    system: str,
+    user: str,
+    kind: EntityKind,
+    lines: Callable[[Mapping[str, Json]], Sequence[str]],
+) -> Prompt:
+    """Return the prompt about a kind of entity, with its id, that lacks only what is asked about.
+
+    `lines` are what stands between the marks for the fields of a request.
+    """
     schema = _schema(domain)
-    identity = canonical_json([system, user, schema, domain.max_tokens, domain.max_fields_bytes])
-    id_ = f"{domain.name}-{digest(identity)[:_PROMPT_ID_DIGITS]}"
-    return Prompt(system, user, id_, schema, domain.max_tokens)
+    examples = tuple(
+        (
+            user.format(fields="\n".join(lines(example.fields))),
+            spelled(dict(zip(domain.factor_names, example.texts, strict=True))),
+        )
+        for example in domain.examples
+        if example.kind is kind
+    )
+    identity = canonical_json(
+        [system, *examples, user, schema, domain.max_tokens, domain.max_fields_bytes]
+    )
+    id_ = f"{domain.name}-{digest(identity)[:PROMPT_ID_DIGITS]}"
+    return Prompt(system, examples, user, id_, schema, domain.max_tokens)
+
+
+def spelled(factors: Mapping[str, str]) -> str:
+    """Return an answer as its schema has a server spell it: keys in order, no white space."""
+    return json.dumps(factors, ensure_ascii=False, separators=(",", ":"))
 
 
 def _schema(domain: Domain) -> Mapping[str, Json]:
@@ -203,14 +258,14 @@ def _schema(domain: Domain) -> Mapping[str, Json]:
     }
 
 
-def _lines(domain: Domain, fields: Mapping[str, Json]) -> Iterator[str]:
+def field_lines(fields: Mapping[str, Json], most_bytes: int) -> Iterator[str]:
     """Yield `name: text` lines, title first, then short before long, within the bound."""
     texts = {name: spoken(value) for name, value in fields.items()}
     named = sorted(
         ((name, text) for name, text in texts.items() if text),
         key=lambda pair: (pair[0] != "title", len(pair[1]), pair[0]),
     )
-    left = domain.max_fields_bytes
+    left = most_bytes
     for name, text in named:
         line = cut(f"{defused(name)[:40]}: {text}", left)
         left -= len(line.encode()) + 1

@@ -2,7 +2,8 @@
 
 An answer is refused for the first thing found wrong with it, under a stable code. An answer about a
 user's taste passes the same checks; in place of one title it is held against all the titles it was
-made from, and must be about the taste, not about one of them.
+made from, and must be about the taste, not about one of them. So does one about a group, which must
+say what the members share, not that they share nothing.
 
 The checks are pure; `QualityGate` remembers a bounded number of answers, because only beside others
 does it show that an answer would fit any item, or fits another one.
@@ -15,12 +16,15 @@ from schemas.fingerprints import Json
 from schemas.reasons import Rejection
 from workers.knowledge.prompts import Domain
 from workers.knowledge.quality_case import Case, Fault, case_of
+from workers.knowledge.quality_examples import find_copied_example
 from workers.knowledge.quality_manners import (
     find_hedging,
     find_instructions,
     find_refusal,
+    find_speaker,
     find_url,
 )
+from workers.knowledge.quality_people import find_other_people
 from workers.knowledge.quality_substance import (
     find_echo,
     find_entity,
@@ -50,6 +54,7 @@ _CHECKS: tuple[Callable[[Case], Fault | None], ...] = (
     find_garbled,
     find_repetition,
     find_echo,
+    find_copied_example,
     find_entity,
 )
 """In the order they look: the first fault found is the one that is told."""
@@ -70,10 +75,14 @@ def check(
 
 
 class QualityGate:
-    """The gate of one domain, as the knowledge lane uses it."""
+    """The gate of one domain, as the knowledge lane uses it.
 
-    def __init__(self, domain: Domain) -> None:
+    `brief`: answers are too short to be expected to share words with their fields.
+    """
+
+    def __init__(self, domain: Domain, *, brief: bool = False) -> None:
         self._domain = domain
+        self._brief = brief
         self._recent = {kind: RecentAnswers() for kind in EntityKind}
 
     def judge(
@@ -97,8 +106,10 @@ class QualityGate:
         generic = find_generic(case, recent)
         if generic is not None:
             found.append(generic)
-        overlaps = None if found else any(overlap(case, recent))
-        if not found and (stranger := find_stranger(case, recent)) is not None:
-            found.append(stranger)
+        overlaps = None if found or self._brief else any(overlap(case, recent))
+        if not found and (
+            fault := find_speaker(case) or find_other_people(case) or find_stranger(case, recent)
+        ):
+            found.append(fault)
         recent.add(case.subject, said(case), overlaps=overlaps)
         return found

@@ -9,7 +9,9 @@ from functools import lru_cache
 from schemas.entities import EntityKind
 from schemas.fingerprints import Json
 from schemas.reasons import Rejection
+from workers.knowledge.group_prompt import group_rules, member_titles
 from workers.knowledge.prompts import Domain, rules
+from workers.knowledge.shared_prompt import shared_rules
 from workers.knowledge.user_prompt import titles_in, user_rules
 
 Fault = tuple[Rejection, str]
@@ -17,6 +19,11 @@ Fault = tuple[Rejection, str]
 
 RULE_RUN = 7
 """So many words of the prompt in a row are no coincidence."""
+
+PEOPLE_FIELDS = frozenset(
+    "author authors director directors writer writers actor actors cast artist artists"
+    " brand".split()
+)
 
 _STEM_LETTERS = 6
 _LEAST_STEM_LETTERS = 4
@@ -39,7 +46,7 @@ FUNCTION_WORDS = frozenset(
 class Subject:
     """What an answer should be about: stems of all that the fields say, and what it is called.
 
-    `names` are whole titles in lower-case words: one of an item, many of what a user was told of.
+    `names` are whole titles in lower-case words: one of an item, many of a user or a group.
     """
 
     names: frozenset[str]
@@ -55,9 +62,10 @@ class Subject:
 class Case:
     """An answer beside its fields: lower-cased words; `prose` are those of text fields, not lists.
 
-    `fields` are all their words in a row, `known` the same as a set, `values` those of short ones.
-    `title` holds all titles when the answer is about a user; `asks` are the questions, by factor,
-    and `rules` the runs of words of the prompts around them.
+    `fields` are all their words in a row, `known` the same as a set, `values` those of short ones,
+    `people` those of who made it.
+    `title` holds all titles when the answer is not about one item; `asks` are the questions, by
+    factor, and `rules` the runs of words of the prompts around them.
     """
 
     factors: Mapping[str, str]
@@ -65,21 +73,26 @@ class Case:
     fields: str
     known: frozenset[str]
     values: frozenset[str]
+    people: frozenset[str]
     prose: tuple[str, ...]
     title: str
     asks: Mapping[str, tuple[str, ...]]
     rules: frozenset[tuple[str, ...]]
-    is_about_user: bool
+    kind: EntityKind
     domain: Domain
     subject: Subject
+
+    @property
+    def is_about_many(self) -> bool:
+        """Whether it was made from many titles: of what a user chose, or of a group's members."""
+        return self.kind is not EntityKind.ITEM
 
 
 def case_of(
     factors: Mapping[str, str], fields: Mapping[str, Json], domain: Domain, kind: EntityKind
 ) -> Case:
     """Return an answer's asked factors beside the fields they were asked about."""
-    is_about_user = kind is EntityKind.USER
-    titles = titles_in(fields) if is_about_user else [str(fields.get("title", ""))]
+    titles = _titles(fields, kind)
     values = [words_of(text) for text in _strings(fields)]
     told = tuple(word for words in values for word in words)
     named = [words_of(title) for title in titles]
@@ -91,22 +104,39 @@ def case_of(
         values=frozenset(
             word for words in values if len(words) <= _MOST_WORDS_OF_A_VALUE for word in words
         ),
+        people=frozenset(
+            word
+            for name, value in fields.items()
+            if name in PEOPLE_FIELDS
+            for text in _strings(value)
+            for word in words_of(text)
+        ),
         prose=words_of(" ".join(text for text in fields.values() if isinstance(text, str))),
         title=" ".join(" ".join(words) for words in named),
         asks={
-            factor.name: words_of(factor.taste if is_about_user else factor.ask)
+            factor.name: words_of(factor.taste if kind is EntityKind.USER else factor.ask)
             for factor in domain.factors
         },
         rules=_runs_of_rules(domain),
-        is_about_user=is_about_user,
+        kind=kind,
         domain=domain,
         subject=Subject(
             names=frozenset(" ".join(words) for words in named),
-            # Two users who share a word of a title share nothing.
-            title_stems=frozenset() if is_about_user else stems_of(named[0]),
+            # Two users, or two groups, who share a word of a title share nothing.
+            title_stems=stems_of(named[0]) if kind is EntityKind.ITEM else frozenset(),
             stems=stems_of(told),
         ),
     )
+
+
+def _titles(fields: Mapping[str, Json], kind: EntityKind) -> list[str]:
+    match kind:
+        case EntityKind.ITEM:
+            return [str(fields.get("title", ""))]
+        case EntityKind.USER:
+            return titles_in(fields)
+        case EntityKind.GROUP:
+            return member_titles(fields)
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -138,8 +168,9 @@ def first_match(case: Case, pattern: re.Pattern[str], code: Rejection) -> Fault 
 
 @lru_cache(maxsize=16)
 def _runs_of_rules(domain: Domain) -> frozenset[tuple[str, ...]]:
-    questions = tuple(f"- {name}: " for name in domain.factor_names)
-    lines = f"{rules(domain)}\n{user_rules(domain)}".splitlines()
+    questions = tuple(f"- {name}{end}: " for name in domain.factor_names for end in ("", "_N"))
+    prompts = (rules, user_rules, group_rules, shared_rules)
+    lines = "\n".join(rules_of(domain) for rules_of in prompts).splitlines()
     return frozenset(
         run
         for line in lines

@@ -6,6 +6,7 @@ answer in another language is held against what it quotes.
 
 import re
 
+from schemas.entities import EntityKind
 from schemas.reasons import Rejection
 from workers.knowledge.quality_case import RULE_RUN, Case, Fault, first_match, ngrams, words_of
 
@@ -49,6 +50,14 @@ _NOTHING_KNOWN = re.compile(
     r"|i (?:think|guess|assume|suppose|am not (?:sure|certain))\b"
     r"|unknown (?:director|author|brand|genre|title)\b)"
 )
+_NOTHING_SHARED = re.compile(
+    r"\b(?:no|not any|without (?:an?|any)|lack(?:s|ing)? (?:an?|any)?)"
+    r" (?:(?:one|real|obvious|clear|apparent|particular|specific|single) )*"
+    r"(?:common|single|specific|shared|unifying|consistent|particular|clear|overarching)\b"
+    r"|\bnothing (?:in common|shared)\b|\b(?:may|might|can|will) (?:vary|differ)\b"
+    r"|\b(?:vary|varies|differs?) (?:across|among|between|by|from|greatly|widely|in|for|with|too)\b"
+    r"|\b(?:varies|vary|differs?)$|\b(?:are|is|were) (?:all )?(?:very |quite )?different\b"
+)
 _MAYBE = frozenset(
     "may might maybe possibly perhaps probably likely presumably apparently seemingly seems appears"
     " unclear unknown unspecified could".split()
@@ -60,8 +69,13 @@ _MAYBE_LEAST_OF_A_FACTOR = 2
 
 
 def find_hedging(case: Case) -> Fault | None:
-    """Return the factor that speaks of missing information, or the answer that only guesses."""
+    """Return the factor that speaks of missing information, or the answer that only guesses.
+
+    Of a group, that its members have nothing in common is no information either.
+    """
     fault = first_match(case, _NOTHING_KNOWN, Rejection.HEDGING)
+    if fault is None and case.kind is EntityKind.GROUP:
+        fault = first_match(case, _NOTHING_SHARED, Rejection.HEDGING)
     if fault is not None:
         return fault
     known = case.known  # "Unknown" may be the title
@@ -113,6 +127,28 @@ def find_instructions(case: Case) -> Fault | None:
         if any(run in case.rules for run in ngrams(words, RULE_RUN)):
             return Rejection.INSTRUCTIONS, f"{name}: repeats the prompt"
     return first_match(case, _INSTRUCTIONS, Rejection.INSTRUCTIONS)
+
+
+_SPEAKS = re.compile(
+    r"(?<![\w'’])(?:(?<!War )I(?=(?:['’](?:m|ve|ll|d))? [a-z])"
+    r"|(?:me|my|mine|myself|we|us|our|ours)(?![\w'’-]))"
+)
+_IS_SPOKEN_TO = re.compile(r"(?<![\w'’])(?:you|your|yours)(?![\w-])")
+_LEAST_SPOKEN_TO = 2
+"""Once is how people speak of people: "choosing your family"."""
+
+
+def find_speaker(case: Case) -> Fault | None:
+    """Return the factor that speaks as somebody, or to somebody, instead of describing.
+
+    For answers with no other fault. Capitals are left alone: titles hold any of these words.
+    """
+    for name, text in case.factors.items():
+        speaks = any(match.group().lower() not in case.known for match in _SPEAKS.finditer(text))
+        spoken_to = sum(match.group() not in case.known for match in _IS_SPOKEN_TO.finditer(text))
+        if speaks or spoken_to >= _LEAST_SPOKEN_TO:
+            return Rejection.INSTRUCTIONS, f"{name}: speaks as somebody or to somebody"
+    return None
 
 
 _ADDRESS = re.compile(

@@ -7,6 +7,7 @@ What tells items of a catalogue apart is known from the items asked about of lat
 import re
 from collections.abc import Iterable, Sequence
 
+from schemas.entities import EntityKind
 from schemas.reasons import Rejection
 from workers.knowledge.quality_case import FUNCTION_WORDS, Case, Fault, ngrams, stems_of
 from workers.knowledge.recent_answers import RecentAnswers
@@ -40,11 +41,11 @@ def find_echo(case: Case) -> Fault | None:
             return Rejection.ECHO, f"{name}: {_COPIED_WORDS} words of a field in a row"
         own = frozenset(words) - FUNCTION_WORDS - _KIND_WORDS - {name}
         own = frozenset(word for word in own if not word.isdecimal())
-        if not own or (not case.is_about_user and own <= titled):
+        if not own or (not case.is_about_many and own <= titled):
             return Rejection.ECHO, f"{name}: nothing but the title or what is asked"
-        if not case.is_about_user and any(own <= asks for asks in asked.values()):
+        if case.kind is not EntityKind.USER and any(own <= asks for asks in asked.values()):
             return Rejection.ECHO, f"{name}: repeats the question"
-        if name != _PEOPLE or case.is_about_user:
+        if name != _PEOPLE or case.is_about_many:
             is_field = own <= case.values or f" {' '.join(words)} " in f" {case.fields} "
             copies += is_field or _only_names_titles(case, words)
     if copies > _MOST_COPIES:
@@ -53,8 +54,8 @@ def find_echo(case: Case) -> Fault | None:
 
 
 def _only_names_titles(case: Case, words: Sequence[str]) -> bool:
-    """Whether a text about a taste lists what was liked instead of what that has in common."""
-    if not case.is_about_user:
+    """Whether a text about a taste or a group lists titles instead of what they have in common."""
+    if not case.is_about_many:
         return False
     known = frozenset(case.title.split())
     return sum(word in known for word in words) >= _TITLE_WORDS_SHARE * len(words)
@@ -96,6 +97,9 @@ _VAGUE = (
         " talked satisfied trusted reliable versatile durable comfortable sleek modern stylish"
         " designed worldwide international internationally alike hard easy right true"
         " truly really visually beautifully expertly emotionally lasting left difficult"
+        # what a weak model says of everything
+        " famous ever filmed wow shocking celebrated remarkable feat greatest dark mysterious"
+        " suspense suspenseful secret secrets hidden laughter joy joyful tears happy sad"
         # what everything does
         " enjoy enjoys enjoyed appreciate appreciates value values like likes want wants look"
         " looking looks explore explores explored deal deals tell tells told follow follows bring"
@@ -149,6 +153,7 @@ def _is_vague(words: Sequence[str]) -> bool:
 
 
 _NAMED = re.compile(r"\b(?:titled|called|entitled|named) [\"'“‘«]([^\"'”’»]{2,80})[\"'”’»]")
+_MANY = {EntityKind.USER: "the taste", EntityKind.GROUP: "the group"}
 _COMMON_SPARES = 2
 _LEAST_TOLD = 5
 _FEW_SHARED = 1
@@ -163,9 +168,12 @@ def find_entity(case: Case) -> Fault | None:
         for foreign in case.domain.foreign_nouns:
             if f"this {foreign} " in f"{lowered} ":
                 return Rejection.WRONG_ENTITY, f"{name}: calls the {noun} a {foreign}"
-        if case.is_about_user:
+        if case.is_about_many:
             if re.match(rf"(?:the|this) {noun} ", lowered):
-                return Rejection.WRONG_ENTITY, f"{name}: describes one {noun}, not the taste"
+                return (
+                    Rejection.WRONG_ENTITY,
+                    f"{name}: describes one {noun}, not {_MANY[case.kind]}",
+                )
             continue
         if re.match(rf"(?:the|this|a) {noun} ", lowered) and (
             called := _NAMED.search(lowered) or re.match(rf'the {noun} ["“]([^"”]+)["”]', lowered)
@@ -194,7 +202,7 @@ def find_stranger(case: Case, recent: RecentAnswers) -> Fault | None:
 
     For answers with no other fault: one without words shares none.
     """
-    if case.is_about_user:
+    if case.is_about_many:
         return None
     rare, common = overlap(case, recent)
     shared = recent.shared_with_another(case.subject, answer_stems(case))

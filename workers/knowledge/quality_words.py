@@ -140,6 +140,8 @@ def find_language(case: Case) -> Fault | None:
 _LOOP_RUN = 3
 _SAME_WORD_RUN = 5  # "It's a Mad, Mad, Mad, Mad World" is a title
 _LEAST_DISTINCT_WORDS = 0.45
+_LONG = 8
+_LEAST_DISTINCT_WORDS_IN_SHORT = 0.5  # "New York, New York" is a place, "dark, dark, dark" no mood
 _MOST_ALIKE = 0.6
 _LEAST_DISTINCT_TRIGRAMS = 0.5
 
@@ -147,7 +149,7 @@ _LEAST_DISTINCT_TRIGRAMS = 0.5
 def find_repetition(case: Case) -> Fault | None:
     """Return a factor that goes round in a loop, or two that say the same."""
     for name, words in case.words.items():
-        if len(words) >= 8 and len(set(words)) < _LEAST_DISTINCT_WORDS * len(words):
+        if _goes_round(words):
             return Rejection.REPETITION, f"{name}: {len(set(words))} of {len(words)} words differ"
         most = Counter(ngrams(words, 3)).most_common(1)
         if (most and most[0][1] >= _LOOP_RUN) or _same_word_in_a_row(words) >= _SAME_WORD_RUN:
@@ -161,6 +163,13 @@ def find_repetition(case: Case) -> Fault | None:
     if len(every) >= 12 and len(set(every)) < _LEAST_DISTINCT_TRIGRAMS * len(every):
         return Rejection.REPETITION, f"{len(set(every))} of {len(every)} trigrams differ"
     return None
+
+
+def _goes_round(words: Sequence[str]) -> bool:
+    distinct = len(set(words))
+    if len(words) >= _LONG:
+        return distinct < _LEAST_DISTINCT_WORDS * len(words)
+    return len(words) >= _LOOP_RUN and distinct < _LEAST_DISTINCT_WORDS_IN_SHORT * len(words)
 
 
 def _same_word_in_a_row(words: Sequence[str]) -> int:

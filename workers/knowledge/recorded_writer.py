@@ -2,8 +2,10 @@
 
 File: JSON lines `{"item_id": "...", "knowledge": {factor: text}}`, read whole at construction.
 
-The recordings are of items. About a user it reasons nothing: its answer is put together from what
-is recorded about the titles they liked most, clause by clause, and what they disliked is left out.
+The recordings are of items. About a user or a group it reasons nothing: its answer is put together
+from what is recorded about the titles that a user liked most, or about the most typical members of
+a group, clause by clause; what a user disliked is left out. Asked about several items at once, it
+gives the beginnings of what is recorded about each.
 It stands in for a language model where there is none, so that the whole path can run; what a real
 one concludes from the same titles is another text.
 """
@@ -20,19 +22,23 @@ from schemas.errors import ConfigurationError
 from schemas.fingerprints import Json
 from schemas.knowledge import KnowledgeRequest
 from schemas.reasons import Rejection
+from workers.knowledge.group_prompt import MEMBERS
 from workers.knowledge.prompts import Prompt
-from workers.knowledge.user_prompt import LIKED, entries
+from workers.knowledge.shared_prompt import ITEMS, phrase_within, shared_key
+from workers.knowledge.titles import ITEM, entries
+from workers.knowledge.user_prompt import LIKED
 from workers.knowledge.writer import Answer, Rejected
 
 _SETTING = "FRESHET_KNOWLEDGE__RECORDED_FILE"
 
+_LISTED = {EntityKind.USER: LIKED, EntityKind.GROUP: MEMBERS}
 _TITLES_TOLD = 3
 _CLAUSE_ENDS = re.compile(r"[;,]\s+|(?<=[a-z])\.\s+")
 _BOUND_UNLESS_ASKED = 400
 
 
 class RecordedWriter:
-    """A Writer whose answers depend on ids alone: the item's, or those of what a user liked.
+    """A Writer whose answers depend on ids alone: the item's, or those that a request lists.
 
     Ids that nothing is recorded for get no answer.
     """
@@ -68,11 +74,13 @@ class RecordedWriter:
         priority: int,  # noqa: ARG002  # nothing queues for a file
     ) -> Answer:
         """Return the recorded texts of the asked factors; raises Rejected(no_answer)."""
-        recorded = (
-            self._composed(prompt, request.fields)
-            if request.entity.kind is EntityKind.USER
-            else self._answers.get(request.entity.id, {})
-        )
+        recorded: Mapping[str, str]
+        if request.entity.kind is EntityKind.ITEM:
+            recorded = self._answers.get(request.entity.id, {})
+        elif ITEMS in request.fields:
+            recorded = self._shortened(prompt, request.fields[ITEMS])
+        else:
+            recorded = self._composed(prompt, request.fields.get(_LISTED[request.entity.kind]))
         factors = {name: recorded[name] for name in prompt.factor_names if name in recorded}
         if not factors:
             raise Rejected(Rejection.NO_ANSWER, "nothing recorded for it")
@@ -81,15 +89,26 @@ class RecordedWriter:
     async def aclose(self) -> None:
         """Hold nothing open."""
 
-    def _composed(self, prompt: Prompt, fields: Mapping[str, Json]) -> dict[str, str]:
-        """Return a text a factor, made from the recordings of the titles liked most."""
-        liked = [
+    def _shortened(self, prompt: Prompt, items: Json) -> dict[str, str]:
+        """Return the beginnings of what is recorded about each of several items, by key."""
+        listed = items if isinstance(items, Sequence) else ()
+        return {
+            key: phrase_within(text, _bound(prompt, key))
+            for row, entry in enumerate(listed)
+            if isinstance(entry, Mapping)
+            for name, text in self._answers.get(str(entry.get(ITEM)), {}).items()
+            if (key := shared_key(name, row)) in prompt.factor_names
+        }
+
+    def _composed(self, prompt: Prompt, listed: Json) -> dict[str, str]:
+        """Return a text a factor, made from the recordings of the first listed titles."""
+        known = [
             recorded
-            for entry in entries(fields.get(LIKED))
-            if (recorded := self._answers.get(str(entry.get("item"))))
+            for entry in entries(listed)
+            if (recorded := self._answers.get(str(entry.get(ITEM))))
         ]
         told = {
-            name: [recorded[name] for recorded in liked if name in recorded][:_TITLES_TOLD]
+            name: [recorded[name] for recorded in known if name in recorded][:_TITLES_TOLD]
             for name in prompt.factor_names
         }
         return {

@@ -7,33 +7,30 @@ and get the same fence. Source: preference reasoning of KAR (arXiv 2306.10933) a
 REKI (arXiv 2408.10520); wording is our own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 
+from schemas.entities import EntityKind
 from schemas.errors import InvalidInput
 from schemas.fingerprints import Json
 from schemas.reasons import Reason
 from workers.knowledge.prompts import (
     FENCE_CLOSES,
     FENCE_OPENS,
-    SHORTEST_USEFUL_BYTES,
     Domain,
     Prompt,
     cut,
-    defused,
     spoken,
     template,
 )
+from workers.knowledge.titles import entries, first_within, title_line
 
 LIKED = "liked"
 DISLIKED = "disliked"
 """The fields of a request about a user: lists of entries with `title`, `signal` and what else helps
 to know the item; a heading of the same name stands over each in the prompt."""
 
-_TOLD = ("year", "genres")
-_MAX_TITLE_BYTES = 160
-_MAX_DETAILS_BYTES = 80
 _MAX_SIGNAL_BYTES = 24
 _DISLIKED_SHARE = 1 / 3
 
@@ -70,11 +67,7 @@ def user_prompt(domain: Domain, fields: Mapping[str, Json]) -> Prompt:
 
     Raises InvalidInput(empty_title) when neither side holds a title.
     """
-    most = domain.max_fields_bytes
-    # What was disliked comes last but must not be what is cut first: it has a share of its own.
-    disliked = _lines(DISLIKED, fields.get(DISLIKED), round(most * _DISLIKED_SHARE))
-    spent = sum(len(line.encode()) + 1 for line in disliked)
-    lines = [*_lines(LIKED, fields.get(LIKED), most - spent), *disliked]
+    lines = _both_sides(domain, fields)
     if not lines:
         raise InvalidInput(Reason.EMPTY_TITLE, "a request without anything liked or disliked")
     blank = _template(domain)
@@ -98,40 +91,23 @@ def titles_in(fields: Mapping[str, Json]) -> list[str]:
     ]
 
 
-def entries(side: Json) -> list[Mapping[str, Json]]:
-    """Return the entries of a side that have a title; the rest of a request may be anything."""
-    if not isinstance(side, Sequence) or isinstance(side, str):
-        return []
-    return [
-        entry
-        for entry in side
-        if isinstance(entry, Mapping)
-        and isinstance(title := entry.get("title"), str)
-        and defused(title)
-    ]
+def _both_sides(domain: Domain, fields: Mapping[str, Json]) -> list[str]:
+    most = domain.max_fields_bytes
+    # What was disliked comes last but must not be what is cut first: it has a share of its own.
+    disliked = _lines(DISLIKED, fields.get(DISLIKED), round(most * _DISLIKED_SHARE))
+    spent = sum(len(line.encode()) + 1 for line in disliked)
+    return [*_lines(LIKED, fields.get(LIKED), most - spent), *disliked]
 
 
 def _lines(heading: str, side: Json, most_bytes: int) -> list[str]:
     """Return a heading and a line an entry within the bound; nothing when no entry has a title."""
-    left = most_bytes - len(heading) - 2
-    lines: list[str] = []
-    for entry in entries(side):
-        line = _line(entry)
-        left -= len(line.encode()) + 1
-        if left < 0:
-            break
-        lines.append(line)
-        if left < SHORTEST_USEFUL_BYTES:
-            break
+    lines = first_within([_line(entry) for entry in entries(side)], most_bytes - len(heading) - 2)
     return [f"{heading}:", *lines] if lines else []
 
 
 def _line(entry: Mapping[str, Json]) -> str:
-    title = cut(defused(str(entry["title"])), _MAX_TITLE_BYTES)
-    known = filter(None, (spoken(entry.get(name)) for name in _TOLD))
-    details = cut("; ".join(known), _MAX_DETAILS_BYTES)
     signal = cut(spoken(entry.get("signal")), _MAX_SIGNAL_BYTES)
-    return f"- {title}" + (f" ({details})" if details else "") + (f": {signal}" if signal else "")
+    return title_line(entry) + (f": {signal}" if signal else "")
 
 
 @lru_cache(maxsize=16)
@@ -145,4 +121,10 @@ def _template(domain: Domain) -> Prompt:
         high=domain.max_factor_chars,
         asks="\n".join(f"- {factor.name}: {factor.taste}" for factor in domain.factors),
     )
-    return template(domain, system, _USER.format(**marks))
+    return template(
+        domain,
+        system,
+        _USER.format(**marks),
+        EntityKind.USER,
+        lambda fields: _both_sides(domain, fields),
+    )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import httpx
 
 from schemas.errors import ConfigurationError
+from workers.knowledge.sampling import LIKELIEST, Sampling
 
 DEPENDENCY = "vllm"
 """What everyone who talks to the server calls it in Transient."""
@@ -26,6 +27,7 @@ class VllmServer:
     connections: int = 64
     accepts_priority: bool = False
     cache_salt: str = ""
+    sampling: Sampling = LIKELIEST
 
 
 def open_client(server: VllmServer) -> httpx.AsyncClient:

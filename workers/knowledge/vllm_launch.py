@@ -17,6 +17,10 @@ _MIDDLEWARE = "allowed_paths.AllowedPaths"
 _STRUCTURED_OUTPUTS = {"backend": "xgrammar", "disable_any_whitespace": True}
 """A weak model may otherwise write blanks between two keys until its tokens run out."""
 
+_ON_A_CPU = ("--enforce-eager", "--block-size", "32")
+"""The prefix cache holds whole blocks: by default, of 128 tokens, up to 127 of what all prompts
+share are read again for each."""
+
 _NOT_INHERITED = ("FRESHET_", "PYTHON", "VIRTUAL_ENV", "VLLM_API_KEY")
 """Settings and secrets of the lanes, and paths that lead to our Python's modules."""
 
@@ -80,7 +84,7 @@ class VllmLaunch:
             "--no-enable-log-requests",  # they hold prompts
             *("--uvicorn-log-level", "warning"),
             "--disable-fastapi-docs",
-            *(("--enforce-eager",) if self.device is Device.CPU else ()),
+            *(_ON_A_CPU if self.device is Device.CPU else ()),
             *self.more,
         )
 

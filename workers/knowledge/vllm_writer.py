@@ -152,10 +152,15 @@ class VllmWriter:
             "model": self._model,
             "messages": [
                 {"role": "system", "content": prompt.system},
+                *(
+                    {"role": role, "content": text}
+                    for example in prompt.examples
+                    for role, text in zip(("user", "assistant"), example, strict=True)
+                ),
                 {"role": "user", "content": prompt.user},
             ],
             "max_tokens": prompt.max_tokens,
-            "temperature": 0.0,
+            **self._server.sampling.parameters(),
             "response_format": {
                 "type": "json_schema",
                 "json_schema": {"name": "factors", "strict": True, "schema": prompt.schema},
@@ -219,11 +224,15 @@ def _answer_in(body: bytes, names: tuple[str, ...], declared: str) -> Answer:
         raise Transient(DEPENDENCY, f"the server ended the answer: {ending}")
     text = content if isinstance(content, str) else ""
     raw = text[:_MAX_RAW_CHARS]
-    if ending == "length":
-        raise Rejected(Rejection.TRUNCATED, f"cut off after {tokens[1]} tokens", raw)
-    if refused or ending == "content_filter":
-        raise Rejected(Rejection.REFUSAL, "the server says that the model declined", raw)
-    return Answer(factors_in(text, names), *tokens, raw)
+    try:
+        if ending == "length":
+            raise Rejected(Rejection.TRUNCATED, f"cut off after {tokens[1]} tokens", raw)
+        if refused or ending == "content_filter":
+            raise Rejected(Rejection.REFUSAL, "the server says that the model declined", raw)
+        return Answer(factors_in(text, names), *tokens, raw)
+    except Rejected as rejected:
+        rejected.prompt_tokens, rejected.completion_tokens = tokens
+        raise
 
 
 def factors_in(text: str, names: tuple[str, ...]) -> dict[str, str]:

@@ -27,6 +27,8 @@ class Rejected(FreshetError):
     """There was an answer, and it cannot be used: an outcome of the lane, never a dead letter.
 
     `raw` is the answer as it came (kept out of messages and logs: it may hold catalogue text).
+    Tokens are what it cost all the same, where the writer knows; 0 where the gate refused it,
+    because then the answer itself says so.
     """
 
     def __init__(self, rejection: Rejection, detail: str, raw: str = "") -> None:
@@ -34,6 +36,8 @@ class Rejected(FreshetError):
         self.rejection = rejection
         self.detail = detail
         self.raw = raw
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
 
     def __str__(self) -> str:
         return f"{self.rejection}: {self.detail}" if self.detail else str(self.rejection)

@@ -61,6 +61,10 @@ class Keys:
         """Return the key of the count of calls that the gate granted on a day (yyyymmdd)."""
         return f"{self.prefix}gate:calls:{day}"
 
+    def budget_tokens(self, hour: str) -> str:
+        """Return the key of the count of tokens that were spent in an hour (yyyymmddhh)."""
+        return f"{self.prefix}budget:tokens:{hour}"
+
     def trace(self, key: EntityKey) -> str:
         """Return the key of an entity's last outcomes."""
         return f"{self.prefix}trace:{{{key}}}"
@@ -84,6 +88,10 @@ class Keys:
     def spaces(self) -> str:
         """Return the key of the hash of all space records, by space name."""
         return f"{self.prefix}spaces"
+
+    def groups(self) -> str:
+        """Return the key of the hash of the groups in use, by kind of entity."""
+        return f"{self.prefix}groups"
 
     def paused(self, lane: str) -> str:
         """Return the key of a lane's pause flag."""

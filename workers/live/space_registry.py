@@ -1,4 +1,4 @@
-"""Spaces, aliases and pause flags as Redis holds them: a mirror of the `control` topic."""
+"""Spaces, aliases, groups and pause flags as Redis holds them: a mirror of the `control` topic."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from schemas.entities import EntityKind
 from schemas.errors import Transient
+from schemas.groups import GroupsRecord
 from schemas.spaces import SpaceRecord
 from workers.live.connection import DEPENDENCY, AnyRedis, round_trip
 from workers.live.keys import Keys
@@ -61,6 +62,22 @@ class SpaceRegistry:
         pairs = [value for kind in kinds for value in (self._keys.alias(kind), name)]
         if pairs:
             await round_trip(self._redis, [("MSET", *pairs)])
+
+    async def groups(self) -> dict[EntityKind, GroupsRecord]:
+        """Return the groups in use, by the kind of entity that they have as members."""
+        (stored,) = await round_trip(self._redis, [("HGETALL", self._keys.groups())])
+        try:
+            return {
+                EntityKind(kind.decode()): GroupsRecord.model_validate_json(value)
+                for kind, value in stored.items()
+            }
+        except ValueError as error:
+            raise Transient(DEPENDENCY, f"a groups record does not decode: {error}") from error
+
+    async def put_groups(self, record: GroupsRecord) -> None:
+        """Make groups the ones in use for their kind; lanes follow within seconds."""
+        value = record.model_dump_json().encode()
+        await round_trip(self._redis, [("HSET", self._keys.groups(), record.kind.value, value)])
 
     async def pause(self, lane: str, detail: str) -> None:
         """Flag a lane as paused, and say why."""

@@ -1,0 +1,1 @@
+"""`freshet evaluate`: what vectors are worth, made offline or by the running pipeline."""
