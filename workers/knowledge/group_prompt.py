@@ -16,8 +16,6 @@ from schemas.errors import InvalidInput
 from schemas.fingerprints import Json
 from schemas.reasons import Reason
 from workers.knowledge.prompts import (
-    FENCE_CLOSES,
-    FENCE_OPENS,
     Domain,
     Prompt,
     template,
@@ -87,19 +85,10 @@ def _lines(domain: Domain, fields: Mapping[str, Json]) -> list[str]:
 
 @lru_cache(maxsize=16)
 def _template(domain: Domain) -> Prompt:
-    marks = {"opens": FENCE_OPENS, "closes": FENCE_CLOSES, "noun": domain.noun}
-    system = _SYSTEM.format(
-        **marks,
-        expert=domain.expert,
-        language=domain.language,
-        low=domain.min_factor_chars,
-        high=domain.max_factor_chars,
-        asks="\n".join(f"- {factor.name}: {factor.ask}" for factor in domain.factors),
-    )
     return template(
         domain,
-        system,
-        _USER.format(**marks),
+        _SYSTEM,
+        _USER,
         EntityKind.GROUP,
         lambda fields: _lines(domain, fields),
     )

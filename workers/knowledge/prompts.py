@@ -193,19 +193,10 @@ _COMPLAINTS: Mapping[Rejection, str] = {
 
 @lru_cache(maxsize=16)
 def _template(domain: Domain) -> Prompt:
-    marks = {"opens": FENCE_OPENS, "closes": FENCE_CLOSES, "noun": domain.noun}
-    system = _SYSTEM.format(
-        **marks,
-        expert=domain.expert,
-        language=domain.language,
-        low=domain.min_factor_chars,
-        high=domain.max_factor_chars,
-        asks="\n".join(f"- {factor.name}: {factor.ask}" for factor in domain.factors),
-    )
     return template(
         domain,
-        system,
-        _USER.format(**marks),
+        _SYSTEM,
+        _USER,
         EntityKind.ITEM,
         lambda fields: list(field_lines(fields, domain.max_fields_bytes)),
     )
@@ -220,8 +211,23 @@ def template(
 ) -> Prompt:
     """Return the prompt about a kind of entity, with its id, that lacks only what is asked about.
 
-    `lines` are what stands between the marks for the fields of a request.
+    `system` and `user` are the wording, with the domain's words to be filled in; `lines` are what
+    stands between the marks for the fields of a request.
     """
+    marks = {"opens": FENCE_OPENS, "closes": FENCE_CLOSES, "noun": domain.noun}
+    asks = [
+        f"- {factor.name}: {factor.taste if kind is EntityKind.USER else factor.ask}"
+        for factor in domain.factors
+    ]
+    system = system.format(
+        **marks,
+        expert=domain.expert,
+        language=domain.language,
+        low=domain.min_factor_chars,
+        high=domain.max_factor_chars,
+        asks="\n".join(asks),
+    )
+    user = user.format(**marks)
     schema = _schema(domain)
     examples = tuple(
         (
