@@ -46,6 +46,7 @@ def test_a_good_answer_passes():
     [
         {"audience": "old-school slapstick families; close to It's a Mad, Mad, Mad, Mad World"},
         {"audience": "fans of Can't Hardly Wait, Click and I Don't Know How She Does It"},
+        {"audience": "fans of Welcome to the Dollhouse, Ghost World, But I'm a Cheerleader"},
         {"people": "an unknown cast found on the docks, directed with confidence"},
         {"theme": "a captain may be defecting; an analyst races to prove it"},
         {"theme": "a reporter cannot escape the island; guilt, memory, weather"},

@@ -144,11 +144,20 @@ def find_speaker(case: Case) -> Fault | None:
     For answers with no other fault. Capitals are left alone: titles hold any of these words.
     """
     for name, text in case.factors.items():
-        speaks = any(match.group().lower() not in case.known for match in _SPEAKS.finditer(text))
+        speaks = any(
+            match.group().lower() not in case.known and not _is_in_title(text, match.start())
+            for match in _SPEAKS.finditer(text)
+        )
         spoken_to = sum(match.group() not in case.known for match in _IS_SPOKEN_TO.finditer(text))
         if speaks or spoken_to >= _LEAST_SPOKEN_TO:
             return Rejection.INSTRUCTIONS, f"{name}: speaks as somebody or to somebody"
     return None
+
+
+def _is_in_title(text: str, start: int) -> bool:
+    """Whether a capital I follows a capital word, as in "But I'm a Cheerleader"."""
+    before = text[:start].split()
+    return text[start] == "I" and bool(before) and before[-1][0].isupper()
 
 
 _ADDRESS = re.compile(
