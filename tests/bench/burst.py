@@ -61,7 +61,7 @@ class Burst:
     is that one, and `answers_per_second` and `places` are its own business.
     """
 
-    items: int = 1_613
+    items: int = 400
     groups: int = 24
     overload_seconds: float = 10.0
     seconds: float = 75.0
