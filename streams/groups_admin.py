@@ -200,7 +200,7 @@ async def request(
     dry_run: bool = False,
     progress: Progress = silent,
 ) -> Requested:
-    """Put a request about groups in use on the backlog, so that overload finds their texts ready.
+    """Put a request about groups in use on the backlog, for rankers that read their texts.
 
     Only about those without knowledge, or with knowledge that the current exemplars, prompt or
     model did not make; about all of them with `everything`. Raises ConfigurationError without

@@ -15,7 +15,7 @@ from streams.engine.ports import BatchAdmission, Clock
 
 TELL_SECONDS = 1.0
 
-GROUPS_SHARE = 0.1
+SHARED_SHARE = 0.1
 """Of the budget, kept for calls that items of a group share: one of them serves many, so what is
 left when the calls about single entities have to stop is worth more there."""
 
@@ -58,9 +58,9 @@ class TokenBudget:
 
     def is_spent(self) -> bool:
         """Whether no call about an entity may be made in this hour any more."""
-        return self.left <= self._limit * GROUPS_SHARE
+        return self.left <= self._limit * SHARED_SHARE
 
-    def is_spent_for_groups(self) -> bool:
+    def is_spent_for_shared(self) -> bool:
         """Whether not even a call may be made that items of a group share."""
         return self.left <= 0
 

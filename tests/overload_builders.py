@@ -83,7 +83,7 @@ class Budget:
     def __init__(self) -> None:
         self.spent = 0
         self.is_out = False
-        self.is_out_for_groups = False
+        self.is_out_for_shared = False
 
     def spend(self, tokens: int) -> None:
         self.spent += tokens
@@ -91,8 +91,8 @@ class Budget:
     def is_spent(self) -> bool:
         return self.is_out
 
-    def is_spent_for_groups(self) -> bool:
-        return self.is_out_for_groups
+    def is_spent_for_shared(self) -> bool:
+        return self.is_out_for_shared
 
 
 class OpenGate:

@@ -185,7 +185,7 @@ def request(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """Ask for knowledge about the groups in use, by the backlog: overload then finds it ready.
+    """Ask for knowledge about the groups in use, by the backlog, for rankers to read.
 
     Only about groups without any, or whose exemplars, prompt or model have changed.
     """

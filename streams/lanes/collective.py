@@ -143,7 +143,7 @@ class Collective:
             if look.awaits_parts and not self._budget.is_spent():
                 return None
             group, detail = self._group_of(look)
-            if group is None or self._budget.is_spent_for_groups():
+            if group is None or self._budget.is_spent_for_shared():
                 return await self._defer(request, f"{reason}, {detail}", None)
             share = await self._answers.of(request, group)
 

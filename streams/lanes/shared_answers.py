@@ -153,7 +153,7 @@ class SharedAnswers:
         self, group: EntityKey, members: Sequence[_Member]
     ) -> Sequence[Share | Transient]:
         """Return what each member gets, whatever becomes of the call."""
-        if self._budget.is_spent_for_groups():
+        if self._budget.is_spent_for_shared():
             return [Share(None, "nothing is left for it")] * len(members)
         try:
             told = await self._author.share(group, [one.request for one in members], self._gate)

@@ -12,7 +12,7 @@ class BudgetPort(Protocol):
     def is_spent(self) -> bool:
         """Whether no call about an entity may be made in this hour any more."""
 
-    def is_spent_for_groups(self) -> bool:
+    def is_spent_for_shared(self) -> bool:
         """Whether not even a call may be made that serves many items."""
 
 
@@ -26,6 +26,6 @@ class NoLimit:
         """Return False."""
         return False
 
-    def is_spent_for_groups(self) -> bool:
+    def is_spent_for_shared(self) -> bool:
         """Return False."""
         return False

@@ -455,7 +455,7 @@ async def test_groups_that_change_while_items_wait_change_nothing_for_them():
 
 
 async def test_a_budget_that_is_spent_to_the_last_leaves_the_backlog(world):
-    world.budget.is_out = world.budget.is_out_for_groups = True
+    world.budget.is_out = world.budget.is_out_for_shared = True
 
     assert await reasons(world, request(1)) == [DEFERRED]
     assert world.writer.requests == []
@@ -466,7 +466,7 @@ async def test_a_budget_that_ends_before_the_call_leaves_the_backlog_to_all(worl
     async with asyncio.TaskGroup() as group:
         handled = group.create_task(reasons(world, request(1), request(1, id_="7")))
         await wait_until(lambda: world.lane.aside.freed == 2, interval=0)
-        world.budget.is_out = world.budget.is_out_for_groups = True
+        world.budget.is_out = world.budget.is_out_for_shared = True
 
     assert handled.result() == [DEFERRED, DEFERRED]
     assert world.writer.requests == []

@@ -49,14 +49,14 @@ def test_what_is_spent_here_counts_at_once(store, clock):
     assert ours.left == 100
 
 
-def test_a_tenth_is_kept_for_groups(store, clock):
+def test_a_tenth_is_kept_for_shared_calls(store, clock):
     ours = budget(store, clock)
     ours.spend(999)
-    assert not ours.is_spent_for_groups()
+    assert not ours.is_spent_for_shared()
 
     ours.spend(1)
 
-    assert ours.is_spent_for_groups()
+    assert ours.is_spent_for_shared()
     assert ours.left == 0
 
 

@@ -77,11 +77,12 @@ class PartsPca:
     def _inference(self, present: Mask) -> Array:
         """Return (dim, dim): from projected present parts to the components they let expect."""
         key = present.tobytes()
-        if key not in self._inferring:
+        inference = self._inferring.get(key)
+        if inference is None:
             if len(self._inferring) >= _MASKS_KEPT:
                 self._inferring.clear()
-            self._inferring[key] = self._infer(present)
-        return self._inferring[key]
+            inference = self._inferring[key] = self._infer(present)
+        return inference
 
     def _infer(self, present: Mask) -> Array:
         # With loadings W = axes * deviations of latent z: E[z | x] = (W'W + noise)^-1 W'x.

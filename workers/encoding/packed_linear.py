@@ -2,7 +2,7 @@
 
 The same float32 products as before, 1.8 times as many a second where the default library does not
 use all of the processor (measured; see tests/bench/vectors.py). With bfloat16 only the products are
-taken in it, three times as many; what lies between the layers stays float32. The operators are
+taken in it, 2.5 times as many; what lies between the layers stays float32. The operators are
 those of torch's own compiler, called without it: nothing has to be compiled, and no shape is new.
 """
 

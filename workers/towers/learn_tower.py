@@ -71,5 +71,5 @@ class LearnTower:
     def _remember(self, names: list[bytes], hidden: Array) -> None:
         self._hidden.update(zip(names, hidden, strict=True))
         # The longest known go first; no more is made of it than of any cache.
-        for name in list(self._hidden)[: max(0, len(self._hidden) - KEPT_ITEMS)]:
-            del self._hidden[name]
+        while len(self._hidden) > KEPT_ITEMS:
+            del self._hidden[next(iter(self._hidden))]
