@@ -9,8 +9,9 @@ from schemas.entities import EntityKind
 from schemas.spaces import Space
 from tests.fakes.encoding import DIM, ENCODER_ID, PARTS
 from tests.space_builders import RAW
-from workers.adaptors.learn import ADAPTOR_ID, RAW_SPACE, LearnAdaptor
+from workers.adaptors.learn import ADAPTOR_ID, LearnAdaptor
 from workers.adaptors.learn_shape import LearnShape
+from workers.adaptors.trained_space import RAW_SPACE
 from workers.training.learn_model import LearnModel
 
 INPUTS = len(PARTS) * DIM

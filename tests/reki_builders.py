@@ -7,8 +7,9 @@ from schemas.entities import EntityKind
 from schemas.spaces import Space
 from tests.fakes.encoding import DIM, ENCODER_ID, PARTS
 from tests.history_builders import DAY_MS
-from workers.adaptors.hein import ADAPTOR_ID, RAW_SPACE, HeinAdaptor
+from workers.adaptors.hein import ADAPTOR_ID, HeinAdaptor
 from workers.adaptors.hein_shape import HeinShape
+from workers.adaptors.trained_space import RAW_SPACE
 from workers.towers.two_tastes import TasteRule
 from workers.training.hein_model import KnowledgeTowers
 

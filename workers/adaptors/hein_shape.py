@@ -6,6 +6,7 @@ from typing import Self
 
 from schemas.errors import ConfigurationError
 from schemas.spaces import Space
+from workers.adaptors.trained_space import declared_sizes
 
 LIKED, DISLIKED, ITEM = range(3)
 """The towers of a space: what users liked, what left them cold, what the item is."""
@@ -50,15 +51,7 @@ class HeinShape:
     @classmethod
     def of(cls, space: Space) -> Self:
         """Return the sizes that a space declares; raises ConfigurationError."""
-        sizes: dict[str, int] = {}
-        for field in fields(cls):
-            value = space.fitted_on.get(field.name)
-            if not isinstance(value, int):
-                raise ConfigurationError(
-                    f"space {space.name}", f"fitted_on.{field.name} is {value!r}, needed a number"
-                )
-            sizes[field.name] = value
-        shape = cls(**sizes)
+        shape = cls(**declared_sizes(space, [field.name for field in fields(cls)]))
         if shape.towers != TOWERS or shape.dim != space.dim:
             raise ConfigurationError(
                 f"space {space.name}",

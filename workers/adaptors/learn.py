@@ -9,16 +9,13 @@ from typing import Self
 
 import numpy as np
 
-from schemas.errors import ConfigurationError
 from schemas.spaces import Space
 from workers.adaptors.adaptor import Array, Mask
 from workers.adaptors.learn_forward import LearnForward
-from workers.adaptors.learn_shape import LearnShape, check_tensors
-from workers.adaptors.raw import raw_adaptor
+from workers.adaptors.learn_shape import LearnShape
+from workers.adaptors.trained_space import check_tensors, declared_raw_space
 
 ADAPTOR_ID = "learn"
-RAW_SPACE = "raw_space"
-"""The entry of `fitted_on` that names the raw space whose items the user tower reads."""
 
 _ITEMS_AT_ONCE = 1_024
 
@@ -41,9 +38,7 @@ class LearnAdaptor:
     @property
     def raw_space(self) -> Space:
         """The raw space that the user tower reads items in."""
-        name = str(self.space.fitted_on[RAW_SPACE])
-        space = self.space
-        return raw_adaptor(space.encoder_id, space.parts, space.part_dim, name=name).space
+        return declared_raw_space(self.space)
 
     def apply(self, parts: Array, mask: Mask) -> Array:
         """Return (n, dim) float32 of `parts` (n, P, d); no part at all: the default.
@@ -67,13 +62,7 @@ class LearnAdaptor:
     def from_tensors(cls, space: Space, tensors: Mapping[str, Array]) -> Self:
         """Return the adaptor of `space`; raises ConfigurationError on missing or wrong tensors."""
         shape = LearnShape.of(space)
-        if not isinstance(space.fitted_on.get(RAW_SPACE), str):
-            raise ConfigurationError(f"space {space.name}", "fitted_on does not name its raw space")
-        check_tensors(
-            space,
-            shape.tensor_shapes(len(space.parts), space.part_dim),
-            {name: tensor.shape for name, tensor in tensors.items()},
-        )
+        check_tensors(space, shape.tensor_shapes(len(space.parts), space.part_dim), tensors)
         return cls(
             space,
             LearnForward.of(shape, tensors),

@@ -4,7 +4,7 @@ A content adaptor, post-norm transformer layers with a causal mask and no positi
 projection, length 1 (arXiv 2405.03988, sections CEX and PAL). Nothing tells positions apart but the
 mask, so what the first layer makes of an item is the same in every history: it is computed once an
 item of the batch, and only the last position goes through the last layer. That is why a history is
-computed anew at every event instead of keeping caches of keys and values (see the README).
+computed anew at every event instead of keeping caches of keys and values (deploy/decisions.md, 39).
 """
 
 from collections.abc import Iterator, Mapping

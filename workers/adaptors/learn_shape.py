@@ -1,11 +1,11 @@
 """The sizes of a LEARN network, as its space declares them, and the tensors they ask for. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Self
 
 from schemas.errors import ConfigurationError
 from schemas.spaces import Space
+from workers.adaptors.trained_space import declared_sizes
 
 CONTENT = "content"
 RADIAL = "radial.weight"
@@ -47,15 +47,7 @@ class LearnShape:
     @classmethod
     def of(cls, space: Space) -> Self:
         """Return the sizes that a space declares; raises ConfigurationError."""
-        sizes: dict[str, int] = {}
-        for field in fields(cls):
-            value = space.fitted_on.get(field.name)
-            if not isinstance(value, int):
-                raise ConfigurationError(
-                    f"space {space.name}", f"fitted_on.{field.name} is {value!r}, needed a number"
-                )
-            sizes[field.name] = value
-        shape = cls(**sizes)
+        shape = cls(**declared_sizes(space, [field.name for field in fields(cls)]))
         if shape.dim != space.dim:
             raise ConfigurationError(
                 f"space {space.name}", f"dim is {space.dim}, that of its network {shape.dim}"
@@ -96,17 +88,3 @@ class LearnShape:
             for norm in ("attention_norm", "ffn_norm"):
                 shapes |= {f"{prefix}{norm}.weight": (width,), f"{prefix}{norm}.bias": (width,)}
         return shapes
-
-
-def check_tensors(
-    space: Space, needed: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Raise ConfigurationError unless the shapes found are those needed."""
-    for name, shape in needed.items():
-        if found.get(name) != shape:
-            raise ConfigurationError(
-                f"space {space.name}",
-                f"tensor {name} is {found.get(name, 'missing')}, needed {shape}",
-            )
-    if extra := sorted(found.keys() - needed.keys()):
-        raise ConfigurationError(f"space {space.name}", f"unknown tensors {', '.join(extra)}")

@@ -18,8 +18,9 @@ import torch
 
 from schemas.entities import EntityKind
 from schemas.spaces import Space
-from workers.adaptors.learn import ADAPTOR_ID, RAW_SPACE, LearnAdaptor
+from workers.adaptors.learn import ADAPTOR_ID, LearnAdaptor
 from workers.adaptors.learn_shape import RADIAL
+from workers.adaptors.trained_space import RAW_SPACE
 from workers.training.checkpoints import load_checkpoint, save_checkpoint
 from workers.training.held_out import HeldOut, HeldOutFigures
 from workers.training.item_confidence import chosen_confidence, confidence_of_parts

@@ -17,8 +17,9 @@ import torch
 
 from schemas.entities import EntityKind
 from schemas.spaces import Space
-from workers.adaptors.hein import ADAPTOR_ID, RAW_SPACE, HeinAdaptor
+from workers.adaptors.hein import ADAPTOR_ID, HeinAdaptor
 from workers.adaptors.hein_shape import HeinShape
+from workers.adaptors.trained_space import RAW_SPACE
 from workers.evaluation.ranking import auc
 from workers.training.checkpoints import load_checkpoint, save_checkpoint
 from workers.training.hein_model import KnowledgeTowers
