@@ -35,6 +35,7 @@ from streams.represented_catalogue import (
 )
 from streams.settings import Settings
 from streams.user_parts import significance_of, tower_options
+from workers.adaptors.hein import HeinAdaptor
 from workers.adaptors.space_files import SPACE_FILE, LoadedSpace, load_space
 from workers.evaluation.interaction_files import read_interactions
 from workers.evaluation.splits import Split, hold_out_items, split_at
@@ -160,7 +161,7 @@ async def evaluate_cold_start(
 def open_space(settings: Settings, space: str) -> tuple[Settings, LoadedSpace]:
     """Return a space by its name, or by its directory; and settings that look where it lies.
 
-    Raises ConfigurationError.
+    Raises ConfigurationError, for a space too whose users and items are not to be compared.
     """
     directory = Path(space)
     if (directory / SPACE_FILE).is_file():
@@ -168,7 +169,14 @@ def open_space(settings: Settings, space: str) -> tuple[Settings, LoadedSpace]:
         encode = settings.encode.model_copy(update={"spaces_dir": parent})
         settings = settings.model_copy(update={"encode": encode})
         space = directory.resolve().name
-    return settings, load_space(settings.encode.spaces_dir, space)
+    loaded = load_space(settings.encode.spaces_dir, space)
+    if isinstance(loaded.adaptor, HeinAdaptor):
+        raise ConfigurationError(
+            "--space",
+            f"{space} holds features for a ranker, not vectors to find items by; what they are "
+            "worth to a ranker: freshet evaluate reki",
+        )
+    return settings, loaded
 
 
 def known_items(catalogue: RepresentedCatalogue, *, with_knowledge: bool) -> frozenset[str]:

@@ -11,6 +11,7 @@ from tests.cli_runner import run_freshet
 from tests.evaluated import evaluation_files
 from tests.fakes.answers import factor_text
 from tests.fakes.encoding import HashEncoder
+from tests.reki_builders import reki_adaptor
 from tests.space_builders import json_lines, pca_space, raw_space, save
 from workers.evaluation.interaction_files import read_interactions
 from workers.grouping.group_files import save_groups
@@ -217,6 +218,20 @@ def test_a_space_of_other_parts_is_refused(capsys, files, monkeypatch, tmp_path)
 
     assert ran.code == 2
     assert "made from hash-encoder and title, content, mood" in ran.err
+
+
+def test_features_for_rankers_are_not_searched_with(capsys, files, tmp_path):
+    save(tmp_path / "others", reki_adaptor())
+
+    ran = run_freshet(
+        capsys,
+        *("evaluate", "cold-start", "--space", str(tmp_path / "others" / "reki")),
+        *("--catalog", str(files["catalog"]), "--knowledge", str(files["knowledge"])),
+        *("--train", str(files["train"]), "--test", str(files["test"])),
+    )
+
+    assert ran.code == 2
+    assert "freshet evaluate reki" in ran.err
 
 
 def test_a_split_on_disk_is_the_split_that_is_measured(capsys, files, measure, tmp_path):
