@@ -10,15 +10,12 @@ import subprocess
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from deploy.local.kafka_jars import DEFAULT_CACHE, KafkaRuntime, kafka_runtime
+from deploy.local.local_server import LocalServer
 from deploy.local.ports import LOOPBACK, accepts_connections, free_port
 from deploy.local.server_process import ServerFailedError, ServerProcess
 
-_START_SECONDS = 60.0
-_STOP_SECONDS = 15.0
 _FORMAT_SECONDS = 60.0
 _REQUEST_MS = 2_000
 
@@ -72,7 +69,7 @@ _SETTINGS = {
 }
 
 
-class KafkaServer:
+class KafkaServer(LocalServer):
     """One Kafka broker on the loopback interface.
 
     Args:
@@ -83,6 +80,10 @@ class KafkaServer:
         cache_dir: where the jars are kept.
         detached: the broker outlives this process.
     """
+
+    _NAME = "Apache Kafka"
+    _START_SECONDS = 60.0
+    _STOP_SECONDS = 15.0
 
     def __init__(
         self,
@@ -103,89 +104,28 @@ class KafkaServer:
         self._max_heap_megabytes = max_heap_megabytes
         self._cache_dir = cache_dir
         self._detached = detached
-        self._process: ServerProcess | None = None
 
     @property
     def bootstrap_servers(self) -> str:
         """The address clients are given."""
         return f"{LOOPBACK}:{self.port}"
 
-    @property
-    def running(self) -> bool:
-        """Whether the broker's process exists."""
-        return self._process is not None and self._process.running
-
-    @property
-    def pid(self) -> int:
-        """The process id of the running broker; raises ServerFailedError when it never ran."""
-        return self._started_process().pid
-
-    def start(self, *, timeout_seconds: float = _START_SECONDS) -> None:
-        """Start the broker and return once it serves; does nothing when it is running.
-
-        Raises:
-            ServerFailedError: with the end of its log.
-        """
-        if self.running:
-            return
+    def _spawn(self) -> ServerProcess:
         runtime = kafka_runtime(self._cache_dir)
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._write_properties()
         if not (self._log_dir / "meta.properties").exists():
             self._format_storage(runtime)
-        self._process = ServerProcess(
+        return ServerProcess(
             [*self._java(runtime), "kafka.Kafka", str(self.properties_file)],
             log_file=self.log_file,
             environment=_environment(),
             detached=self._detached,
         )
-        self._process.await_ready(
-            self._is_ready, name="Apache Kafka", timeout_seconds=timeout_seconds
-        )
-
-    def stop(self) -> None:
-        """End the broker in order (SIGTERM); its data stays."""
-        if self.running:
-            self._started_process().terminate(timeout_seconds=_STOP_SECONDS)
-
-    def kill(self) -> None:
-        """End the broker at once (SIGKILL); its data stays."""
-        if self.running:
-            self._started_process().kill()
-
-    def restart(self, *, timeout_seconds: float = _START_SECONDS) -> None:
-        """Stop the broker if it runs, then start it on the same port with the same data."""
-        self.stop()
-        self.start(timeout_seconds=timeout_seconds)
-
-    def pause(self) -> None:
-        """Freeze the broker (SIGSTOP): connections stay open and nothing answers."""
-        self._started_process().pause()
-
-    def resume(self) -> None:
-        """Undo `pause`."""
-        self._started_process().resume()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     @property
     def _log_dir(self) -> Path:
         return self.data_dir / "log"
-
-    def _started_process(self) -> ServerProcess:
-        if self._process is None:
-            raise ServerFailedError(f"Apache Kafka in {self.data_dir} was not started")
-        return self._process
 
     def _write_properties(self) -> None:
         broker = f"PLAINTEXT://{LOOPBACK}:{self.port}"

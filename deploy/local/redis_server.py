@@ -8,18 +8,15 @@ import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from deploy.local.local_server import LocalServer
 from deploy.local.ports import LOOPBACK, free_port
 from deploy.local.server_process import ServerFailedError, ServerProcess
 
-_START_SECONDS = 20.0
-_STOP_SECONDS = 10.0
 _REPLY_SECONDS = 5.0
 _SAVE_SECONDS = 60.0
 _PROGRAM = "redis-server"
@@ -27,7 +24,7 @@ _APPEND_ONLY_FILE = "appendonly.aof"
 _DUMP_FILE = "dump.rdb"
 
 
-class RedisServer:
+class RedisServer(LocalServer):
     """One redis-server on the loopback interface.
 
     Args:
@@ -36,12 +33,15 @@ class RedisServer:
         detached: the server outlives this process.
     """
 
+    _NAME = "Redis"
+    _START_SECONDS = 20.0
+    _STOP_SECONDS = 10.0
+
     def __init__(self, data_dir: Path, *, port: int = 0, detached: bool = False) -> None:
         self.port = port or free_port()
         self.data_dir = data_dir.absolute()
         self.log_file = self.data_dir / "redis.log"
         self._detached = detached
-        self._process: ServerProcess | None = None
         self._snapshots = 0
 
     @property
@@ -49,50 +49,12 @@ class RedisServer:
         """The address clients are given."""
         return f"redis://{LOOPBACK}:{self.port}/0"
 
-    @property
-    def running(self) -> bool:
-        """Whether the server's process exists."""
-        return self._process is not None and self._process.running
-
-    @property
-    def pid(self) -> int:
-        """The process id of the running server; raises ServerFailedError when it never ran."""
-        return self._started_process().pid
-
-    def start(self, *, timeout_seconds: float = _START_SECONDS) -> None:
-        """Start the server and return once it answers; does nothing when it is running.
-
-        Raises:
-            ServerFailedError: with the end of its log; or there is no redis-server.
-        """
-        if self.running:
-            return
-        program = find_redis_server()
-        self._store.mkdir(parents=True, exist_ok=True)
-        self._process = ServerProcess(
-            [str(program), "-"],
-            log_file=self.log_file,
-            stdin_text=self._configuration(),
-            detached=self._detached,
-        )
-        self._process.await_ready(self._is_ready, name="Redis", timeout_seconds=timeout_seconds)
-
-    def stop(self) -> None:
-        """End the server in order (SIGTERM); its data stays."""
-        if self.running:
-            self._started_process().terminate(timeout_seconds=_STOP_SECONDS)
-
-    def kill(self) -> None:
-        """End the server at once (SIGKILL); its data stays."""
-        if self.running:
-            self._started_process().kill()
-
-    def restart(self, *, empty: bool = False, timeout_seconds: float = _START_SECONDS) -> None:
+    def restart(self, *, empty: bool = False) -> None:
         """Stop the server if it runs, then start it on the same port, with or without its data."""
         self.stop()
         if empty:
             self._forget_data()
-        self.start(timeout_seconds=timeout_seconds)
+        self.start()
 
     def snapshot(self) -> Path:
         """Write everything the running server holds to a new file and return it."""
@@ -112,34 +74,19 @@ class RedisServer:
         shutil.copyfile(snapshot, self._store / _APPEND_ONLY_FILE)
         self.start()
 
-    def pause(self) -> None:
-        """Freeze the server (SIGSTOP): connections stay open and nothing answers."""
-        self._started_process().pause()
-
-    def resume(self) -> None:
-        """Undo `pause`."""
-        self._started_process().resume()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
     @property
     def _store(self) -> Path:
         return self.data_dir / "store"
 
-    def _started_process(self) -> ServerProcess:
-        if self._process is None:
-            raise ServerFailedError(f"Redis in {self.data_dir} was not started")
-        return self._process
+    def _spawn(self) -> ServerProcess:
+        program = find_redis_server()
+        self._store.mkdir(parents=True, exist_ok=True)
+        return ServerProcess(
+            [str(program), "-"],
+            log_file=self.log_file,
+            stdin_text=self._configuration(),
+            detached=self._detached,
+        )
 
     def _configuration(self) -> str:
         return (
