@@ -59,9 +59,11 @@ def read_answers() -> list[Labelled]:
 
 
 @cache
-def domain_of(name: str) -> Domain:
-    """Return a domain as the lanes have it by default."""
-    return load_domain(name, factors=DEFAULT_FACTORS, max_factor_chars=400, max_tokens=400)
+def domain_of(name: str, max_factor_chars: int = 400) -> Domain:
+    """Return a domain as the lanes have it by default, but for the bound on a factor."""
+    return load_domain(
+        name, factors=DEFAULT_FACTORS, max_factor_chars=max_factor_chars, max_tokens=400
+    )
 
 
 def found_in(row: Labelled, gate: QualityGate) -> list[Rejection]:
@@ -81,7 +83,7 @@ def _row(line: bytes) -> Labelled:
     return Labelled(
         id=row["id"],
         source=row["source"],
-        domain=domain_of(row["domain"]),
+        domain=domain_of(row["domain"], row.get("max_factor_chars", 400)),
         kind=EntityKind(row["kind"]),
         fields=row["fields"],
         raw=row["raw"],

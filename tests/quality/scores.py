@@ -51,13 +51,16 @@ class Score:
 def judge_all() -> list[Judged]:
     """Return what the gates of a lane at work say of every answer.
 
-    As in a lane there is one gate a domain, which has seen films before and sees the answers come
-    mixed: in the order of a hash, each once.
+    As in a lane there is one gate a domain (and bound on a factor), which has seen films before and
+    sees the answers come mixed: in the order of a hash, each once.
     """
     rows = sorted(read_answers(), key=lambda row: blake2b(row.id.encode()).digest())
-    gates = {row.domain.name: QualityGate(row.domain) for row in rows}
-    _let_films_pass(gates["movies"], {row.fields.get("title") for row in rows})
-    return [Judged(row, tuple(found_in(row, gates[row.domain.name]))) for row in rows]
+    gates = {row.domain: QualityGate(row.domain) for row in rows}
+    titles = {row.fields.get("title") for row in rows}
+    for domain, gate in gates.items():
+        if domain.name == "movies":
+            _let_films_pass(gate, titles)
+    return [Judged(row, tuple(found_in(row, gates[row.domain]))) for row in rows]
 
 
 def recorded_answers(file: Path) -> dict[str, dict[str, str]]:

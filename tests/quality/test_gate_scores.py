@@ -27,12 +27,12 @@ FLOORS = {
     Rejection.HEDGING: (0.80, 0.70),
     Rejection.REPETITION: (0.85, 0.95),
     Rejection.ECHO: (0.80, 0.93),
-    Rejection.INSTRUCTIONS: (0.50, 0.50),
+    Rejection.INSTRUCTIONS: (0.46, 0.75),
     Rejection.URL: (0.75, 0.75),
     Rejection.WRONG_LANGUAGE: (0.85, 0.50),
-    Rejection.WRONG_ENTITY: (0.95, 0.50),
+    Rejection.WRONG_ENTITY: (0.95, 0.46),
     Rejection.GARBLED: (0.90, 0.84),
-    Rejection.GENERIC: (0.75, 0.42),
+    Rejection.GENERIC: (0.85, 0.36),
 }
 
 

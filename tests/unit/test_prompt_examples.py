@@ -162,8 +162,8 @@ def test_an_example_handed_back_is_refused(example):
                 " end both sides of a bank job want it back, as he does"
             },
         ),
-        (Rejection.WRONG_ENTITY, {"people": "Dario Pellmont directs Pacino and De Niro"}),
-        (Rejection.WRONG_ENTITY, {"audience": "viewers of Thief and of Paper Harvest"}),
+        (Rejection.ECHO, {"people": "Dario Pellmont directs Pacino and De Niro"}),
+        (Rejection.ECHO, {"audience": "viewers of Thief and of Paper Harvest"}),
     ],
 )
 def test_words_and_names_of_an_example_are_refused(code, changes):

@@ -47,6 +47,11 @@ def test_a_good_answer_passes():
         {"audience": "old-school slapstick families; close to It's a Mad, Mad, Mad, Mad World"},
         {"audience": "fans of Can't Hardly Wait, Click and I Don't Know How She Does It"},
         {"audience": "fans of Welcome to the Dollhouse, Ghost World, But I'm a Cheerleader"},
+        {"audience": "families who like E.T., Starman, Cocoon, Batteries Not Included"},
+        {"audience": "fans of Nowhere and Totally F***ed Up"},
+        {"genre": "mystery by the sea, a King and I riff with storms"},
+        {"mood": "restrained until the shocks, with a help-me finale"},
+        {"audience": "any story that takes your breath and your sleep"},
         {"people": "an unknown cast found on the docks, directed with confidence"},
         {"theme": "a captain may be defecting; an analyst races to prove it"},
         {"theme": "a reporter cannot escape the island; guilt, memory, weather"},
@@ -140,6 +145,8 @@ def test_a_bad_answer_is_refused_under_its_code(code, factors):
         (Rejection.REFUSAL, {"people": "I'd rather not comment on the people involved"}),
         (Rejection.HEDGING, {"mood": "possibly dark and perhaps tense"}),
         (Rejection.HEDGING, {"people": "The director is not mentioned in the data"}),
+        (Rejection.HEDGING, {"people": "the names of the cast are not included"}),
+        (Rejection.GARBLED, {"mood": "hushed and **tense** and salt-grey"}),
         (Rejection.INSTRUCTIONS, {"audience": "Order your copy while stocks last"}),
         (Rejection.INSTRUCTIONS, {"genre": "State things plainly. No apologies, no guesses"}),
         (Rejection.URL, {"audience": "join t.me/cheapfilms today with friends"}),
@@ -171,7 +178,16 @@ def test_a_bad_answer_is_refused_under_its_code(code, factors):
                 "audience": "this movie is for everyone",
             },
         ),
+        (
+            Rejection.GENERIC,
+            {
+                "theme": "one of the most touching stories ever written",
+                "acclaim": "the best thing ever",
+                "audience": "the darkest tale ever imagined!",
+            },
+        ),
         (Rejection.WRONG_ENTITY, {"genre": 'The film "Jaws" is a shark thriller'}),
+        (Rejection.WRONG_ENTITY, {"genre": "this film, titled 'Jaws', is a shark thriller"}),
     ],
 )
 def test_what_a_weak_or_misled_model_writes_is_refused_under_its_code(code, factors):
@@ -214,6 +230,37 @@ def test_a_title_that_is_an_address_may_be_named():
     assert verdict(theme) is Rejection.URL
 
 
+@pytest.mark.parametrize(
+    ("code", "title", "text"),
+    [
+        (Rejection.HEDGING, "*Details Not Available", "viewers of “Details Not Available” twice"),
+        (Rejection.REFUSAL, "I Can't Say", "admirers of I Can’t Say and of its sequel"),
+    ],
+)
+def test_the_words_of_its_own_title_are_neither_hedging_nor_refusal(code, title, text):
+    named = FIELDS | {"title": title}
+
+    assert verdict({"audience": text}) is code
+    assert verdict({"audience": text}, named) is None
+    assert verdict({"audience": f"{text}; the cast is not known"}, named) is Rejection.HEDGING
+
+
+def test_a_title_of_one_common_word_excuses_nothing_around_it():
+    assert verdict({"mood": "it is unclear what to feel"}, FIELDS | {"title": "It"}) is (
+        Rejection.HEDGING
+    )
+
+
+def test_a_name_that_a_plot_writes_in_two_words_is_not_glued():
+    plot = {"plot": "Nine days at Storm World, a park by the lighthouse; " + str(FIELDS["plot"])}
+
+    assert verdict({"theme": "nine days of storm at StormWorld"}, FIELDS | plot) is None
+    assert (
+        verdict({"theme": "nine days of storm at StormWorld"}, FIELDS | {"park": "Storm World"})
+        is Rejection.GARBLED
+    )
+
+
 def test_a_foreign_title_may_be_quoted_at_length():
     quoting = {
         "mood": "Солярис на берегу холодного моря, говорит Тарковский",
@@ -235,6 +282,49 @@ def test_the_verdict_names_the_factor_and_keeps_the_answer_apart():
         "mood",
         "{...}",
     )
+
+
+# ---- whom it names -----------------------------------------------------------------------------
+
+CAST: dict[str, Json] = {
+    "title": "The Tin Pilots: Last Orders",
+    "genres": ["Comedy"],
+    "directors": ["Ada Quill"],
+    "actors": ["Bo Renner", "Ines Falk"],
+}
+
+
+@pytest.mark.parametrize(
+    "people",
+    [
+        "Liam Gimble, in his only part, and the crew of a tug",
+        "Aldridge, a British soldier who has been sent to the coast",
+        "Carmilla who has been taken by a ghost in the night",
+    ],
+)
+def test_people_or_characters_whom_the_fields_do_not_name_are_another_items(people):
+    assert verdict({"people": people}, CAST) is Rejection.WRONG_ENTITY
+
+
+@pytest.mark.parametrize(
+    "people",
+    [
+        "The Tin Pilots, a troupe from the radio, in every part",
+        "Quill, a documentary maker, in a first feature",
+        "stage actors, a few of them retired pilots",
+    ],
+)
+def test_a_troupe_in_the_title_and_people_without_a_name_are_nobody_elses(people):
+    assert verdict({"people": people}, CAST) is None
+
+
+def test_a_plot_told_right_outweighs_a_cast_that_the_fields_do_not_list():
+    people = {"people": "Liam Gimble leads, with Maria Onslow as the daughter"}
+
+    assert verdict(people, CAST) is Rejection.WRONG_ENTITY
+    assert verdict(people, CAST | {"plot": FIELDS["plot"]}) is Rejection.WRONG_ENTITY
+    told = people | {"theme": "a widowed keeper and his daughter starve in a lighthouse"}
+    assert verdict(told, CAST | {"plot": FIELDS["plot"]}) is None
 
 
 # ---- beside other answers ----------------------------------------------------------------------

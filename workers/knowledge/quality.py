@@ -16,6 +16,12 @@ from schemas.fingerprints import Json
 from schemas.reasons import Rejection
 from workers.knowledge.prompts import Domain
 from workers.knowledge.quality_case import Case, Fault, case_of
+from workers.knowledge.quality_entity import (
+    find_entity,
+    find_other_people,
+    find_stranger,
+    overlap,
+)
 from workers.knowledge.quality_examples import find_copied_example
 from workers.knowledge.quality_manners import (
     find_hedging,
@@ -24,15 +30,7 @@ from workers.knowledge.quality_manners import (
     find_speaker,
     find_url,
 )
-from workers.knowledge.quality_people import find_other_people
-from workers.knowledge.quality_substance import (
-    find_echo,
-    find_entity,
-    find_generic,
-    find_stranger,
-    overlap,
-    said,
-)
+from workers.knowledge.quality_substance import find_echo, find_generic, said
 from workers.knowledge.quality_words import (
     find_garbled,
     find_language,
@@ -108,7 +106,9 @@ class QualityGate:
             found.append(generic)
         overlaps = None if found or self._brief else any(overlap(case, recent))
         if not found and (
-            fault := find_speaker(case) or find_other_people(case) or find_stranger(case, recent)
+            fault := find_speaker(case)
+            or find_other_people(case, recent)
+            or find_stranger(case, recent)
         ):
             found.append(fault)
         recent.add(case.subject, said(case), overlaps=overlaps)

@@ -62,7 +62,7 @@ class Subject:
 class Case:
     """An answer beside its fields: lower-cased words; `prose` are those of text fields, not lists.
 
-    `fields` are all their words in a row, `known` the same as a set, `values` those of short ones,
+    `fields` are all their words, spaced, `known` the same as a set, `values` those of short ones,
     `people` those of who made it.
     `title` holds all titles when the answer is not about one item; `asks` are the questions, by
     factor, and `rules` the runs of words of the prompts around them.
@@ -87,6 +87,10 @@ class Case:
         """Whether it was made from many titles: of what a user chose, or of a group's members."""
         return self.kind is not EntityKind.ITEM
 
+    def tells(self, words: Sequence[str]) -> bool:
+        """Whether the fields have these words in a row."""
+        return bool(words) and spaced(words) in self.fields
+
 
 def case_of(
     factors: Mapping[str, str], fields: Mapping[str, Json], domain: Domain, kind: EntityKind
@@ -99,7 +103,7 @@ def case_of(
     return Case(
         factors=factors,
         words={name: words_of(text) for name, text in factors.items()},
-        fields=" ".join(told),
+        fields=spaced(told),
         known=frozenset(told),
         values=frozenset(
             word for words in values if len(words) <= _MOST_WORDS_OF_A_VALUE for word in words
@@ -144,6 +148,11 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\w+", text.lower()))
 
 
+def spaced(words: Iterable[str]) -> str:
+    """Return words as one text in which a run of whole words can be looked for, spaced as well."""
+    return f" {' '.join(words)} "
+
+
 def stems_of(words: Iterable[str]) -> frozenset[str]:
     """Return what telling words begin with, without marks: "Animation" and "animated" agree."""
     return frozenset(
@@ -158,12 +167,26 @@ def ngrams(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
     return [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
 
 
-def first_match(case: Case, pattern: re.Pattern[str], code: Rejection) -> Fault | None:
-    """Return the fault of the first factor that the pattern is found in, lower-cased."""
+def first_match(
+    case: Case, pattern: re.Pattern[str], code: Rejection, *, but_titles: bool = False
+) -> Fault | None:
+    """Return the fault of the first factor that the pattern is found in, lower-cased.
+
+    `but_titles`: what it is called says nothing, whatever its words are: "Batteries Not Included".
+    """
+    titles = _titles_pattern(case.subject.names) if but_titles else None
     for name, text in case.factors.items():
-        if pattern.search(text.lower().replace("’", "'")):
-            return code, name
+        plain = text.lower().replace("’", "'")
+        named = [match.span() for match in titles.finditer(plain)] if titles else []
+        for found in pattern.finditer(plain):
+            if not any(start <= found.start() and found.end() <= end for start, end in named):
+                return code, name
     return None
+
+
+def _titles_pattern(names: Iterable[str]) -> re.Pattern[str] | None:
+    titles = [r"\W+".join(map(re.escape, name.split())) for name in names if name]
+    return re.compile(rf"\b(?:{'|'.join(titles)})\b") if titles else None
 
 
 @lru_cache(maxsize=16)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from schemas.fingerprints import Json
 from schemas.reasons import Rejection
 from workers.knowledge.prompts import Domain
-from workers.knowledge.quality_case import FUNCTION_WORDS, Case, Fault, ngrams, words_of
+from workers.knowledge.quality_case import FUNCTION_WORDS, Case, Fault, ngrams, spaced, words_of
 
 _RUN = 3
 _SHARE_OF_A_FACTOR = 0.5
@@ -26,15 +26,14 @@ _KINDS = frozenset({"genres", "genre", "category", "categories"})
 def find_copied_example(case: Case) -> Fault | None:
     """Return a factor in the words of an example, or with the name of something in one."""
     shown = _shown(case.domain)
-    told = f" {case.fields} "
     for name, words in case.words.items():
         runs = _telling_runs(words)
-        copied = sum(run in shown.runs and f" {' '.join(run)} " not in told for run in runs)
+        copied = sum(run in shown.runs and not case.tells(run) for run in runs)
         if copied >= _MANY_RUNS or copied >= max(_LEAST_RUNS, _SHARE_OF_A_FACTOR * len(runs)):
             return Rejection.ECHO, f"{name}: the words of an example"
-        text = f" {' '.join(words)} "
-        if any(f" {called} " in text and f" {called} " not in told for called in shown.names):
-            return Rejection.WRONG_ENTITY, f"{name}: a name from an example"
+        text = spaced(words)
+        if any(spaced(called) in text and not case.tells(called) for called in shown.names):
+            return Rejection.ECHO, f"{name}: a name from an example"
     return None
 
 
@@ -43,7 +42,7 @@ class _Shown:
     """What a domain's examples say, as runs of words, and whom and what they name."""
 
     runs: frozenset[tuple[str, ...]]
-    names: frozenset[str]
+    names: frozenset[tuple[str, ...]]
 
 
 @lru_cache(maxsize=16)
@@ -52,7 +51,7 @@ def _shown(domain: Domain) -> _Shown:
     names = [words_of(name) for example in domain.examples for name in _names(example.fields)]
     return _Shown(
         frozenset(run for text in texts for run in _telling_runs(words_of(text))),
-        frozenset(" ".join(words) for words in names if len(words) >= _LEAST_WORDS_OF_A_NAME),
+        frozenset(words for words in names if len(words) >= _LEAST_WORDS_OF_A_NAME),
     )
 
 

@@ -27,7 +27,7 @@ _REFUSALS = re.compile(
 
 def find_refusal(case: Case) -> Fault | None:
     """Return the factor that declines to answer."""
-    return first_match(case, _REFUSALS, Rejection.REFUSAL)
+    return first_match(case, _REFUSALS, Rejection.REFUSAL, but_titles=True)
 
 
 _SOURCES = r"(?:information|details?|data|synops[ei]s)"
@@ -36,7 +36,8 @@ _NOTHING_KNOWN = re.compile(
     rf"\b(?:(?:no|not enough|(?:very )?little|limited|insufficient|without (?:access to )?"
     rf"(?:an?|any|the|more|further|additional)) (?:\w+ )?{_SOURCES}\b"
     r"|(?:not|isn't|aren't|wasn't)"
-    r" (?:specified|provided|available|known|mentioned|stated|listed|included|given|clear)\b"
+    r" (?:specified|provided|available|known|mentioned|stated|listed|given|clear)\b"
+    r"|(?:(?:is|are|was|were) not|isn't|aren't|wasn't|weren't) included\b"
     rf"|{_ASKED} (?:is |are |remains? )?(?:unknown|unspecified|missing|unavailable|unclear)\b"
     rf"|{_SOURCES} (?:on (?:the|its) \w+ )?(?:is |are )?(?:not|unavailable|missing)\b"
     r"|to be determined|n/a\b|please (?:provide|specify)|unspecified\b"
@@ -62,34 +63,25 @@ _MAYBE = frozenset(
     "may might maybe possibly perhaps probably likely presumably apparently seemingly seems appears"
     " unclear unknown unspecified could".split()
 )
-_MAYBE_SHARE = 0.08
-_MAYBE_LEAST = 3
-_MAYBE_SHARE_OF_A_FACTOR = 0.2
-_MAYBE_LEAST_OF_A_FACTOR = 2
+_MAYBE_SHARE = 0.2
+_MAYBE_LEAST = 2
 
 
 def find_hedging(case: Case) -> Fault | None:
-    """Return the factor that speaks of missing information, or the answer that only guesses.
+    """Return the factor that speaks of missing information, or does nothing but guess.
 
     Of a group, that its members have nothing in common is no information either.
     """
-    fault = first_match(case, _NOTHING_KNOWN, Rejection.HEDGING)
+    fault = first_match(case, _NOTHING_KNOWN, Rejection.HEDGING, but_titles=True)
     if fault is None and case.kind is EntityKind.GROUP:
         fault = first_match(case, _NOTHING_SHARED, Rejection.HEDGING)
     if fault is not None:
         return fault
-    known = case.known  # "Unknown" may be the title
-    doubts = {
-        name: sum(word in _MAYBE and word not in known for word in words)
-        for name, words in case.words.items()
-    }
-    for name, count in doubts.items():
-        enough = _MAYBE_SHARE_OF_A_FACTOR * len(case.words[name])
-        if count >= _MAYBE_LEAST_OF_A_FACTOR and count >= enough:
-            return Rejection.HEDGING, f"{name}: {count} of {len(case.words[name])} words"
-    every, length = sum(doubts.values()), sum(map(len, case.words.values()))
-    if every >= _MAYBE_LEAST and every >= _MAYBE_SHARE * length:
-        return Rejection.HEDGING, f"{every} of {length} words"
+    for name, words in case.words.items():
+        # "Unknown" may be the title.
+        doubts = sum(word in _MAYBE and word not in case.known for word in words)
+        if doubts >= max(_MAYBE_LEAST, _MAYBE_SHARE * len(words)):
+            return Rejection.HEDGING, f"{name}: {doubts} of {len(words)} words"
     return None
 
 
@@ -130,33 +122,39 @@ def find_instructions(case: Case) -> Fault | None:
 
 
 _SPEAKS = re.compile(
-    r"(?<![\w'’])(?:(?<!War )I(?=(?:['’](?:m|ve|ll|d))? [a-z])"
+    r"(?<![\w'’-])(?:(?<!War )I(?=(?:['’](?:m|ve|ll|d))? [a-z])"
     r"|(?:me|my|mine|myself|we|us|our|ours)(?![\w'’-]))"
 )
-_IS_SPOKEN_TO = re.compile(r"(?<![\w'’])(?:you|your|yours)(?![\w-])")
+_IS_SPOKEN_TO = re.compile(r"(?<![\w'’-])(?:you|your|yours)(?![\w-])")
 _LEAST_SPOKEN_TO = 2
-"""Once is how people speak of people: "choosing your family"."""
+"""Once is how people speak of people: "choosing your family". So is "your" without a "you"."""
 
 
 def find_speaker(case: Case) -> Fault | None:
     """Return the factor that speaks as somebody, or to somebody, instead of describing.
 
-    For answers with no other fault. Capitals are left alone: titles hold any of these words.
+    For answers with no other fault.
     """
     for name, text in case.factors.items():
-        speaks = any(
-            match.group().lower() not in case.known and not _is_in_title(text, match.start())
-            for match in _SPEAKS.finditer(text)
-        )
-        spoken_to = sum(match.group() not in case.known for match in _IS_SPOKEN_TO.finditer(text))
-        if speaks or spoken_to >= _LEAST_SPOKEN_TO:
+        spoken_to = [word for word in _IS_SPOKEN_TO.findall(text) if word not in case.known]
+        if speaks_as_somebody(case, text) or (
+            "you" in spoken_to and len(spoken_to) >= _LEAST_SPOKEN_TO
+        ):
             return Rejection.INSTRUCTIONS, f"{name}: speaks as somebody or to somebody"
     return None
 
 
+def speaks_as_somebody(case: Case, text: str) -> bool:
+    """Whether a text says "I" or "we". Capitals are left alone: titles hold any of these words."""
+    return any(
+        match.group().lower() not in case.known and not _is_in_title(text, match.start())
+        for match in _SPEAKS.finditer(text)
+    )
+
+
 def _is_in_title(text: str, start: int) -> bool:
-    """Whether a capital I follows a capital word, as in "But I'm a Cheerleader"."""
-    before = text[:start].split()
+    """Whether a capital I follows a capital word: "But I'm a Cheerleader", "The King and I"."""
+    before = text[:start].removesuffix(" and ").split()
     return text[start] == "I" and bool(before) and before[-1][0].isupper()
 
 

@@ -1,15 +1,12 @@
-"""Answers that say nothing, or nothing about this: echoes, boilerplate, other entities. Pure.
-
-What tells items of a catalogue apart is known from the items asked about of late; see
-`recent_answers`.
-"""
+"""Answers that say nothing: echoes of what was asked or told, and boilerplate. Pure."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from schemas.entities import EntityKind
 from schemas.reasons import Rejection
-from workers.knowledge.quality_case import FUNCTION_WORDS, Case, Fault, ngrams, stems_of
+from workers.knowledge.quality_case import FUNCTION_WORDS, Case, Fault, ngrams
+from workers.knowledge.quality_manners import speaks_as_somebody
 from workers.knowledge.recent_answers import RecentAnswers
 
 _PEOPLE = "people"
@@ -46,7 +43,7 @@ def find_echo(case: Case) -> Fault | None:
         if case.kind is not EntityKind.USER and any(own <= asks for asks in asked.values()):
             return Rejection.ECHO, f"{name}: repeats the question"
         if name != _PEOPLE or case.is_about_many:
-            is_field = own <= case.values or f" {' '.join(words)} " in f" {case.fields} "
+            is_field = own <= case.values or case.tells(words)
             copies += is_field or _only_names_titles(case, words)
     if copies > _MOST_COPIES:
         return Rejection.ECHO, f"{copies} of {len(case.factors)} factors are field values"
@@ -98,8 +95,9 @@ _VAGUE = (
         " designed worldwide international internationally alike hard easy right true"
         " truly really visually beautifully expertly emotionally lasting left difficult"
         # what a weak model says of everything
-        " famous ever filmed wow shocking celebrated remarkable feat greatest dark mysterious"
-        " suspense suspenseful secret secrets hidden laughter joy joyful tears happy sad"
+        " ever filmed wow shocking feat greatest dark mysterious"
+        " suspense suspenseful secret secrets hidden laughter joy joys joyful tears happy sad"
+        " mysteries shadows behind revealed hero heroes"
         # what everything does
         " enjoy enjoys enjoyed appreciate appreciates value values like likes want wants look"
         " looking looks explore explores explored deal deals tell tells told follow follows bring"
@@ -112,7 +110,9 @@ _VAGUE = (
     | _KIND_WORDS
     | FUNCTION_WORDS
 )
-_SPEAKER = re.compile(r"\bi(?:'m|'ve| am| was| have| had| love[ds]?| like[ds]?| hope| saw| think) ")
+_SUPERLATIVE = re.compile(r"^(?:one of )?(?:the )?(?:most \w+|best|\w+est) \w.* ever(?: \w+)?\W*$")
+"""What is said of everything: "one of the most touching stories ever written"."""
+
 _VAGUE_SHARE = 0.85
 _VAGUE_FACTORS = 0.5
 _SAID_OF_OTHERS = 2
@@ -122,7 +122,8 @@ def find_generic(case: Case, recent: RecentAnswers) -> Fault | None:
     """Return an answer of which half would fit nearly every item of the catalogue."""
     vague = sum(
         _is_vague(words)
-        or _SPEAKER.search(case.factors[name].lower().replace("’", "'")) is not None
+        or _SUPERLATIVE.search(" ".join(words)) is not None
+        or speaks_as_somebody(case, case.factors[name])
         for name, words in case.words.items()
     )
     if vague >= _VAGUE_FACTORS * len(case.factors):
@@ -150,69 +151,6 @@ def _is_vague(words: Sequence[str]) -> bool:
     telling = [word for word in words if word not in FUNCTION_WORDS and len(word) > 1]
     vague = sum(word in _VAGUE for word in telling)
     return vague > 0 and vague >= _VAGUE_SHARE * len(telling)
-
-
-_NAMED = re.compile(r"\b(?:titled|called|entitled|named) [\"'“‘«]([^\"'”’»]{2,80})[\"'”’»]")
-_MANY = {EntityKind.USER: "the taste", EntityKind.GROUP: "the group"}
-_COMMON_SPARES = 2
-_LEAST_TOLD = 5
-_FEW_SHARED = 1
-_SHARED_WITH_ANOTHER = 4
-
-
-def find_entity(case: Case) -> Fault | None:
-    """Return an answer that says itself that it is about something else."""
-    noun = case.domain.noun
-    for name, text in case.factors.items():
-        lowered = text.lower()
-        for foreign in case.domain.foreign_nouns:
-            if f"this {foreign} " in f"{lowered} ":
-                return Rejection.WRONG_ENTITY, f"{name}: calls the {noun} a {foreign}"
-        if case.is_about_many:
-            if re.match(rf"(?:the|this) {noun} ", lowered):
-                return (
-                    Rejection.WRONG_ENTITY,
-                    f"{name}: describes one {noun}, not {_MANY[case.kind]}",
-                )
-            continue
-        if re.match(rf"(?:the|this|a) {noun} ", lowered) and (
-            called := _NAMED.search(lowered) or re.match(rf'the {noun} ["“]([^"”]+)["”]', lowered)
-        ):
-            other = " ".join(re.findall(r"\w+", called.group(1)))
-            if other not in case.title and case.title not in other:
-                return Rejection.WRONG_ENTITY, f"{name}: calls the {noun} by another name"
-    return None
-
-
-def overlap(case: Case, recent: RecentAnswers) -> tuple[int, int]:
-    """Return how many words an answer shares with its fields: rare ones, and common ones."""
-    own = case.subject.stems & answer_stems(case)
-    rare = sum(recent.is_rare(stem) for stem in own)
-    return rare, len(own) - rare
-
-
-def answer_stems(case: Case) -> frozenset[str]:
-    """Return the stems of all that is said."""
-    every: Iterable[str] = (word for words in case.words.values() for word in words)
-    return stems_of(every)
-
-
-def find_stranger(case: Case, recent: RecentAnswers) -> Fault | None:
-    """Return an answer that shares nothing with its fields, or much with those of another item.
-
-    For answers with no other fault: one without words shares none.
-    """
-    if case.is_about_many:
-        return None
-    rare, common = overlap(case, recent)
-    shared = recent.shared_with_another(case.subject, answer_stems(case))
-    if rare <= _FEW_SHARED and shared >= _SHARED_WITH_ANOTHER + 2 * rare:
-        return Rejection.WRONG_ENTITY, "fits another item better"
-    told = sum(recent.is_rare(stem) for stem in case.subject.stems)
-    is_strange = rare == 0 and common < _COMMON_SPARES and told >= _LEAST_TOLD
-    if is_strange and recent.answers_usually_overlap():
-        return Rejection.WRONG_ENTITY, "shares no word with the fields that tells items apart"
-    return None
 
 
 def _shares_run(words: Sequence[str], source: Sequence[str], length: int) -> bool:

@@ -5,14 +5,14 @@ stay with their own number: what names a neighbour, or says of two items the ver
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from schemas.fingerprints import Json
 from schemas.reasons import Rejection
 from workers.knowledge.prompts import Domain, spelled
 from workers.knowledge.quality import QualityGate
-from workers.knowledge.quality_case import words_of
+from workers.knowledge.quality_case import spaced, words_of
 from workers.knowledge.shared_prompt import shared_domain, shared_factors
 from workers.knowledge.writer import Answer, Rejected
 
@@ -70,15 +70,9 @@ def _said(phrases: Phrases) -> tuple[tuple[str, ...], ...]:
 def _names_another(
     phrases: Phrases, fields: Mapping[str, Json], titles: Sequence[tuple[str, ...]]
 ) -> bool:
-    own = _spaced(word for value in fields.values() for word in words_of(str(value)))
-    text = _spaced(word for phrase in phrases.values() for word in words_of(phrase))
+    own = spaced(word for value in fields.values() for word in words_of(str(value)))
+    text = spaced(word for phrase in phrases.values() for word in words_of(phrase))
     return any(
-        len(title) >= _LEAST_WORDS_OF_A_NAME
-        and _spaced(title) in text
-        and _spaced(title) not in own
+        len(title) >= _LEAST_WORDS_OF_A_NAME and spaced(title) in text and spaced(title) not in own
         for title in titles
     )
-
-
-def _spaced(words: Iterable[str]) -> str:
-    return f" {' '.join(words)} "
