@@ -181,6 +181,13 @@ class KnowledgeSettings(_Group):
         description="An item's request that waited longer shares a call with others of its group "
         "and gets a place on the backlog; a recorded writer is never overloaded",
     )
+    longest_wait_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="A request that no call came to within this time, or within overload_seconds "
+        "where that is longer, is left to the backlog: so the age of requests is bounded, however "
+        "many come at once",
+    )
     share_seconds: float = Field(
         1.0,
         ge=0,

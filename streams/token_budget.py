@@ -2,7 +2,8 @@
 
 A worker counts for itself and tells the others once a second, so an hour may cost more than its
 budget by what all of them spend in a second and what is in flight. Nothing is asked of Redis where
-a call is decided.
+a call is decided. Where Redis counts what a worker told and the reply is lost, the worker tells it
+again: the hour then ends early by what one second cost.
 """
 
 import asyncio

@@ -48,7 +48,8 @@ class LaneFigures:
     `outcomes` counts records by how they ended, `refused` dead letters by reason, `preferences`
     what the gate of users' knowledge decided, by reason. `costs` are language model calls by why
     they were made, `accepted` counts requests whose answer became knowledge, `rejected` those
-    without a usable one, by what was wrong with it.
+    without a usable one, by what was wrong with it; `emitted` counts records of that outcome by
+    reason.
     """
 
     lane: str
@@ -61,6 +62,7 @@ class LaneFigures:
     costs: Mapping[str, CallCost] = field(default_factory=dict)
     accepted: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
+    emitted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def settled(self) -> int:
@@ -166,7 +168,8 @@ def read_figures(lane: str, page: str) -> LaneFigures:
     preferences: dict[str, int] = {}
     rejected: dict[str, int] = {}
     costs: dict[str, CallCost] = {}
-    accepted = lag = 0
+    emitted: dict[str, int] = {}
+    lag = 0
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
             value = round(sample.value)
@@ -176,9 +179,8 @@ def read_figures(lane: str, page: str) -> LaneFigures:
                     outcomes[outcome] = outcomes.get(outcome, 0) + value
                     if outcome == "dead_lettered":
                         refused[sample.labels["reason"]] = value
-                    # What was only stamped anew, or put off, has a reason.
-                    if outcome == "emitted" and not sample.labels["reason"]:
-                        accepted += value * lane.startswith(_WRITES)
+                    if outcome == "emitted":
+                        emitted[sample.labels["reason"]] = value
                 case "freshet_writer_calls_total":
                     _add(costs, sample.labels["reason"], CallCost(calls=value))
                 case "freshet_writer_tokens_total":
@@ -194,8 +196,10 @@ def read_figures(lane: str, page: str) -> LaneFigures:
                 case "freshet_lag_records":
                     lag += value
     calls = sum(cost.calls for cost in costs.values())
+    # What was only stamped anew, or put off, has a reason.
+    accepted = emitted.get("", 0) if lane.startswith(_WRITES) else 0
     return LaneFigures(
-        lane, outcomes, refused, calls, saved, preferences, lag, costs, accepted, rejected
+        lane, outcomes, refused, calls, saved, preferences, lag, costs, accepted, rejected, emitted
     )
 
 

@@ -83,7 +83,7 @@ class Pipeline(Generic[T, Token]):
         self._observer = observer
         self._clock = clock
         self._admission: BatchAdmission = admission or _AlwaysAdmitted()
-        self._aside = aside or StandingAside(0)
+        self._aside = aside or StandingAside()
 
         # Jitter decides when, never what, so the process-wide generator is good enough.
         self._jitter = random.random

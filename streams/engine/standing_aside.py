@@ -5,20 +5,19 @@ from contextlib import contextmanager
 
 
 class StandingAside:
-    """How many handlers of a lane stand aside now; of more than `most`, the rest count as working.
+    """How many handlers of a lane stand aside now. The lane says so, the pipeline looks.
 
-    The lane says so, the pipeline looks: see `freed`.
+    Bounded by the records that the pipeline holds.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._standing = 0
         self._woken: Callable[[], None] = _nobody
 
     @property
     def freed(self) -> int:
         """Places that are free because somebody stands aside."""
-        return min(self._standing, self._most)
+        return self._standing
 
     def wake(self, woken: Callable[[], None]) -> None:
         """Call this whenever a place becomes free."""

@@ -15,9 +15,11 @@ from schemas.knowledge import Document, Factors, KnowledgeRequest, Provenance, R
 from schemas.reasons import Rejection
 from streams.engine.outcomes import Outcome, Settled
 from streams.engine.ports import Clock
+from streams.giving_way import GaveWay
+from streams.lanes.call_places import CallPlaces
 from streams.lanes.group_requests import shared_request
 from streams.lanes.knowledge_emits import KnowledgeEmits
-from streams.lanes.knowledge_stats import GROUP, REPAIR, SHARED, Cost, KnowledgeStats
+from streams.lanes.knowledge_stats import GAVE_WAY, GROUP, REPAIR, SHARED, KnowledgeStats
 from streams.lanes.recent_knowledge import RefusalShare
 from streams.lanes.request_order import judge
 from streams.lanes.token_limits import BudgetPort
@@ -89,7 +91,7 @@ class Author:
         self._emits = emits
         self._stats = stats
         self._clock = clock
-        self._places = asyncio.Semaphore(settings.in_flight)
+        self._places = CallPlaces(settings.in_flight)
         self._refusals = RefusalShare(settings.refused_share)
         self._answers = 0
         self._is_silent = False
@@ -105,7 +107,7 @@ class Author:
         return self._is_silent
 
     @property
-    def places(self) -> asyncio.Semaphore:
+    def places(self) -> CallPlaces:
         """The calls that may be in flight: whoever calls `share` holds one."""
         return self._places
 
@@ -136,12 +138,16 @@ class Author:
             return Settled(Outcome.EMITTED, reason="restamped", called=("redis", "kafka"))
         return None
 
-    async def write(self, request: KnowledgeRequest, replaced: Factors | None) -> Factors:
+    async def write(
+        self, request: KnowledgeRequest, replaced: Factors | None, *, seconds: float | None = None
+    ) -> Factors:
         """Return the factors that were written about the entity, once they are emitted.
 
-        They beat `replaced`. Raises Rejected, Transient, Permanent.
+        They beat `replaced`. Raises Rejected, Transient, Permanent, and NoPlace when its turn does
+        not come within `seconds`.
         """
-        async with self._places:
+        # About one entity, a call is as full as it can get.
+        async with self._places.place(lambda: (1.0, -request.requested_at_ms), seconds=seconds):
             answer = await self._acceptable_answer(request)
             factors = Factors(
                 version=request.version,
@@ -263,8 +269,6 @@ class Author:
     async def _call(
         self, prompt: Prompt, request: KnowledgeRequest, *, reason: str, priority: int
     ) -> Answer:
-        cost = self._stats.costs[reason]
-        cost.calls += 1
         seconds = self._settings.call_seconds
         try:
             async with asyncio.timeout(seconds):
@@ -275,15 +279,21 @@ class Author:
         except Transient:
             self._is_silent = True
             raise
-        except Rejected as refused:
-            self._heard(cost, refused.prompt_tokens, refused.completion_tokens)
+        except GaveWay:
+            reason = GAVE_WAY
             raise
-        self._heard(cost, answer.prompt_tokens, answer.completion_tokens)
+        except Rejected as refused:
+            self._heard(reason, refused.prompt_tokens, refused.completion_tokens)
+            raise
+        finally:
+            self._stats.costs[reason].calls += 1
+        self._heard(reason, answer.prompt_tokens, answer.completion_tokens)
         return answer
 
-    def _heard(self, cost: Cost, prompt_tokens: int, completion_tokens: int) -> None:
+    def _heard(self, reason: str, prompt_tokens: int, completion_tokens: int) -> None:
         self._answers += 1
         self._is_silent = False
+        cost = self._stats.costs[reason]
         cost.prompt_tokens += prompt_tokens
         cost.completion_tokens += completion_tokens
         self._budget.spend(prompt_tokens + completion_tokens)

@@ -2,7 +2,8 @@
 
 It gets a little about itself out of a call that it shares with others of its group, and a place on
 the backlog for knowledge of its own. Never for users, and never in place of something written about
-the item alone.
+the item alone. Whatever no call comes to in time gets the place on the backlog alone, users too: so
+the age of a request is bounded, however many there are.
 """
 
 import asyncio
@@ -31,6 +32,10 @@ from workers.live.entity_records import StoredEntity
 
 LOOK_AGAIN_SECONDS = 0.2
 """While the encode lane has not made an item's parts yet."""
+
+LAST_CHANCE_SECONDS = 0.5
+"""Beyond the wait for others, for a request that is late when it comes: to take a place that is
+free. After a standstill of the lane all are late, and the server is idle."""
 
 PATIENCE = 8
 """Waits for parts in a row that were in vain: then the encode lane stands, and waiting is over."""
@@ -102,19 +107,24 @@ class Collective:
         self._budget = budget
         self._stats = stats
         self._settings = settings
+        self._longest_seconds = max(settings.longest_wait_seconds, settings.overload_seconds)
         self._clock = clock
         self._waits_in_vain = 0
 
     def reason(self, request: KnowledgeRequest) -> str:
-        """Return why there is to be no call about this item alone now, "" if there may be one."""
-        if request.entity.kind is not EntityKind.ITEM:
-            return ""
-        if self._budget.is_spent():
+        """Return why there is to be no call about this entity alone now, "" if there may be one."""
+        if request.entity.kind is EntityKind.ITEM and self._budget.is_spent():
             return "the token budget of this hour is spent"
-        waited_ms = self._clock.now_ms() - request.requested_at_ms
-        if waited_ms > self._settings.overload_seconds * 1000:
-            return f"waited for {waited_ms / 1000:.0f} s"
-        return ""
+        waited = self._waited_seconds(request)
+        return f"waited for {waited:.0f} s" if waited > self._alone_seconds(request) else ""
+
+    def patience(self, request: KnowledgeRequest) -> float:
+        """Return the seconds after which to ask for a reason again, if no call was made by then.
+
+        Who only waits for a call of its own keeps others from waiting together.
+        """
+        left = self._alone_seconds(request) - self._waited_seconds(request)
+        return left if left > 0 else LOOK_AGAIN_SECONDS
 
     async def serve(self, request: KnowledgeRequest, reason: str) -> Settled | None:
         """Return how the request ended for that reason, all of it durable.
@@ -123,6 +133,8 @@ class Collective:
         group by yet, so a call is the best use of the time; or no group can serve it and the writer
         is in trouble, not busy, so it is better held. Raises Transient, InvalidInput(empty_title).
         """
+        if request.entity.kind is not EntityKind.ITEM:
+            return await self._defer(request, reason, None)
         share: Share | None = None
         while True:
             # Once more after the answer: much may have happened to the item meanwhile.
@@ -140,12 +152,22 @@ class Collective:
                 await self._put(request, known, there)
                 self._stats.saved_fingerprint += 1
                 return _served(f"{reason}, asked before", None)
-            if look.awaits_parts and not self._budget.is_spent():
+            left = self._longest_seconds - self._waited_seconds(request)
+            if look.awaits_parts and left > 0 and not self._budget.is_spent():
                 return None
             group, detail = self._group_of(look)
             if group is None or self._budget.is_spent_for_shared():
                 return await self._defer(request, f"{reason}, {detail}", None)
-            share = await self._answers.of(request, group)
+            chance = self._settings.share_seconds + LAST_CHANCE_SECONDS
+            share = await self._answers.of(request, group, seconds=max(left, chance))
+
+    def _alone_seconds(self, request: KnowledgeRequest) -> float:
+        """Return how long there may be a call about this entity alone."""
+        is_item = request.entity.kind is EntityKind.ITEM
+        return self._settings.overload_seconds if is_item else self._longest_seconds
+
+    def _waited_seconds(self, request: KnowledgeRequest) -> float:
+        return (self._clock.now_ms() - request.requested_at_ms) / 1000
 
     def _said_before(self, request: KnowledgeRequest, known: Document) -> Factors | None:
         """Return what was answered to the very same already, by whichever worker."""
@@ -177,7 +199,9 @@ class Collective:
     async def _defer(
         self, request: KnowledgeRequest, detail: str, share: Share | None
     ) -> Settled | None:
-        if self._author.is_silent and not self._budget.is_spent():
+        # Who was late waited for calls of others, which find out about the writer.
+        is_late = share is not None and share.late
+        if self._author.is_silent and not self._budget.is_spent() and not is_late:
             return None
         await self._emits.collective(request, None)
         return Settled(Outcome.EMITTED, "deferred", detail, called=_called(share))

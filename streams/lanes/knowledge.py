@@ -8,6 +8,7 @@ encode lane merges them.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from schemas.entities import EntityKey
@@ -21,6 +22,7 @@ from streams.engine.ports import Clock
 from streams.engine.standing_aside import StandingAside
 from streams.giving_way import GaveWay
 from streams.lanes.author import WRITER, Author, GatePort
+from streams.lanes.call_places import NoPlace
 from streams.lanes.collective import Collective, DocumentPort, WayOut
 from streams.lanes.knowledge_emits import KnowledgeEmits
 from streams.lanes.knowledge_stats import KnowledgeStats
@@ -72,7 +74,7 @@ class KnowledgeLane:
         self.name = name
         self.stats = KnowledgeStats()
         # Whoever waits for others to share a call with keeps nobody from a call of their own.
-        self.aside = StandingAside(settings.in_flight * settings.share_members)
+        self.aside = StandingAside()
         self._documents = documents
         self._settings = settings
         self._clock = clock
@@ -176,16 +178,23 @@ class KnowledgeLane:
         spared = await self._author.spare(request, known)
         if spared is not None:
             return spared
-        if self._collective is not None and (reason := self._collective.reason(request)):
-            served = await self._collective.serve(request, reason)
-            if served is not None:
-                return served
-        return await self._write(request, known.individual)
+        while self._collective is not None:
+            if reason := self._collective.reason(request):
+                served = await self._collective.serve(request, reason)
+                if served is not None:
+                    return served
+            with suppress(NoPlace):
+                seconds = self._collective.patience(request)
+                return await self._write(request, known.individual, seconds)
+        return await self._write(request, known.individual, None)
 
-    async def _write(self, request: KnowledgeRequest, replaced: Factors | None) -> Result:
+    async def _write(
+        self, request: KnowledgeRequest, replaced: Factors | None, seconds: float | None
+    ) -> Result:
+        """Return how a call about the entity alone ended; raises what Author.write does."""
         called = ("redis", WRITER, "kafka")
         try:
-            await self._author.write(request, replaced)
+            await self._author.write(request, replaced, seconds=seconds)
         except GaveWay:
             await self._emits.request(request)
             return Settled(Outcome.EMITTED, reason="gave_way", called=("redis", "kafka"))

@@ -15,10 +15,14 @@ GROUP = "group"
 SHARED = "shared"
 """The reason of a call about several items of a group at once."""
 
+GAVE_WAY = "gave_way"
+"""Stands for the reason of a call that ended for others' sake, and is made again later: it has no
+answer, and what the server wrote of one is counted nowhere."""
+
 
 @dataclass(slots=True)
 class Cost:
-    """What calls of one reason cost so far."""
+    """What calls of one reason cost so far; a call counts when it ends."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -29,7 +33,8 @@ class Cost:
 class KnowledgeStats:
     """Counters since the start; `costs` by reason, `rejected` by Rejection value.
 
-    The reason of a first call is the kind of the request, GROUP or SHARED; of a second one, REPAIR.
+    The reason of a first call is the kind of the request, GROUP or SHARED; of a second one, REPAIR;
+    of one that ended unanswered for others' sake, GAVE_WAY.
     `saved_shared` counts the items of shared calls that were answered, but for one a call.
     """
 

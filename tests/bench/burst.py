@@ -4,8 +4,10 @@ All items are sent at once to the whole item path, with groups in use and a serv
 many requests a second: a fake one, or with --vllm-url a real one. The bare encode time of the same
 texts, measured before in the same process, is what the time to content vectors is held against.
 
-Example: python -m tests.bench.burst --vllm-url http://127.0.0.1:8000 --model smollm2 --seconds 900
-(the server's key is taken from VLLM_API_KEY).
+Example, with the small model that is bundled, on a CPU (the server's key is taken from
+VLLM_API_KEY): freshet llm serve --max-num-seqs 8 --port 8000, and then
+python -m tests.bench.burst --vllm-url http://127.0.0.1:8000 --model smollm2-135m-instruct
+--places 4 --share-members 6 --call-seconds 120
 """
 
 import argparse
@@ -16,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,21 +27,19 @@ from deploy.demo.lane_processes import LaneFigures
 from deploy.local.stack import LocalStack
 from schemas.entities import EntityKey, Stage
 from schemas.knowledge import Content, Document
+from streams.llm_server import BUNDLED_WRITING
 from streams.logs import configure, silence_third_parties
 from streams.producers import CatalogProducer
+from tests.bench.burst_report import Burst, Progress, section_of
 from tests.bench.encode import bare_model, encode_bare
 from tests.bench.films import catalogue, films, write_catalogue
 from tests.bench.live_deployment import LiveDeployment, live_deployment
-from tests.bench.pairs import MIN_PAIRS, Bound, ratio, rounded
-from tests.bench.report import Row, Section, json_line, table
+from tests.bench.pairs import MIN_PAIRS
+from tests.bench.report import Section, json_line, table
 from tests.bench.workbench import REPOSITORY, BenchFailedError, Workbench, environment
 from tests.fakes.paced_vllm_server import PacedServerProcess
 from workers.encoding.representation import DEFAULT_PARTS, part_texts
-from workers.knowledge.shared_prompt import SHARED_MEMBERS
 from workers.live.live_vectors import LiveVectors
-
-CONTENT_TARGET = 3.0
-"""Times the bare encode time."""
 
 LANES = ("items", "knowledge", "knowledge-backlog", "encode")
 GROUPED_FILMS = 400
@@ -51,44 +50,9 @@ _COMMAND_SECONDS = 240.0
 _PATIENCE_SECONDS = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Burst:
-    """What is sent to whom. The defaults are a small model on a few cores: two answers a second.
-
-    The run lasts `seconds` from the first event, or until all items have knowledge of their own;
-    longer only if nothing was said of some. `share_members` items at most have a call in common; a
-    small model on a CPU may need longer than a call may take for twelve. With `vllm_url` the server
-    is that one, and `answers_per_second` and `places` are its own business.
-    """
-
-    items: int = 400
-    groups: int = 24
-    overload_seconds: float = 10.0
-    seconds: float = 75.0
-    answers_per_second: float = 2.0
-    places: int = 8
-    share_members: int = SHARED_MEMBERS
-    vllm_url: str = ""
-    model: str = "a-model"
-
-
-@dataclass(slots=True)
-class Progress:
-    """Seconds from the first event until every item had a vector of a stage; None while not."""
-
-    since: dict[Stage, float] = field(default_factory=dict)
-    stages: Sequence[Stage] = ()
-    oldest_seconds: float = 0.0
-    seconds: float = 0.0
-
-    def share(self, stage: Stage) -> float:
-        """Return the share of items that are at least there."""
-        return sum(found >= stage for found in self.stages) / len(self.stages)
-
-
 def run(bench: Workbench) -> Section:
     """Measure it with the fake server."""
-    quick = Burst(items=400, groups=8, seconds=40.0)
+    quick = Burst(items=400, groups=8, longest_wait_seconds=40.0)
     return measure(bench, quick if bench.quick else Burst())
 
 
@@ -112,7 +76,7 @@ def measure(bench: Workbench, burst: Burst) -> Section:
             producer.flush(timeout=120)
         progress = _watch(bench, lanes, burst, keys, began)
         figures = _figures(lanes)
-    return _section(burst, bare_seconds, progress, figures)
+    return section_of(burst, bare_seconds, progress, figures)
 
 
 def _bare_encode_seconds(items: int) -> float:
@@ -137,7 +101,13 @@ def _server(burst: Burst) -> Iterator[str]:
 
 
 def _variables(bench: Workbench, burst: Burst, url: str) -> Mapping[str, str]:
+    # A small model on a CPU, as `freshet llm serve` has lanes write with it.
+    real = {
+        **{f"FRESHET_KNOWLEDGE__{name.upper()}": f"{it:g}" for name, it in BUNDLED_WRITING.items()},
+        "FRESHET_KNOWLEDGE__BACKLOG_BESIDE": "0",
+    }
     return {
+        **(real if burst.vllm_url else {}),
         "FRESHET_KNOWLEDGE__WRITER": "vllm",
         "FRESHET_KNOWLEDGE__MODEL": burst.model,
         "FRESHET_KNOWLEDGE__VLLM_URL": url,
@@ -145,9 +115,9 @@ def _variables(bench: Workbench, burst: Burst, url: str) -> Mapping[str, str]:
         "FRESHET_KNOWLEDGE__VLLM_ACCEPTS_PRIORITY": "true",
         "FRESHET_KNOWLEDGE__IN_FLIGHT": str(2 * burst.places),
         "FRESHET_KNOWLEDGE__OVERLOAD_SECONDS": str(burst.overload_seconds),
+        "FRESHET_KNOWLEDGE__LONGEST_WAIT_SECONDS": str(burst.longest_wait_seconds),
         "FRESHET_KNOWLEDGE__SHARE_MEMBERS": str(burst.share_members),
-        # A small model's answers are refused so often that it would seem ill.
-        "FRESHET_KNOWLEDGE__REFUSED_SHARE": "2" if burst.vllm_url else "0.9",
+        "FRESHET_KNOWLEDGE__CALL_SECONDS": str(burst.call_seconds),
         "FRESHET_GROUPS__DIR": str(bench.folder / "groups"),
     }
 
@@ -177,7 +147,7 @@ def _put_groups_to_use(bench: Workbench, lanes: LiveDeployment, burst: Burst) ->
 def _watch(
     bench: Workbench, lanes: LiveDeployment, burst: Burst, keys: Sequence[str], began: float
 ) -> Progress:
-    """Look as a ranker does, until the time is up and all items were told something about."""
+    """Look as a ranker does, until the time is up and no request waits."""
     progress = Progress()
     redis = lanes.settings.redis
     with LiveVectors(redis.url.get_secret_value(), key_prefix=redis.key_prefix) as live:
@@ -195,13 +165,19 @@ def _watch(
             lane = lanes.lanes["knowledge"]
             lane.check()
             progress.oldest_seconds = max(progress.oldest_seconds, lane.oldest_seconds())
-            is_over = progress.seconds >= burst.seconds and Stage.COLLECTIVE in progress.since
-            if Stage.INDIVIDUAL in progress.since or is_over:
+            figures = lane.figures()
+            if not progress.settled_seconds and figures and figures.settled >= len(keys):
+                progress.settled_seconds = progress.seconds
+                progress.told_share = progress.share(Stage.COLLECTIVE)
+                bench.say(f"burst: no request waits after {progress.seconds:.1f} s")
+            is_over = progress.seconds >= burst.seconds or Stage.INDIVIDUAL in progress.since
+            if progress.settled_seconds and Stage.CONTENT in progress.since and is_over:
                 return progress
             if progress.seconds > burst.seconds + _PATIENCE_SECONDS:
                 raise BenchFailedError(
+                    f"requests still wait after {progress.seconds:.0f} s; "
                     f"{progress.share(Stage.COLLECTIVE):.0%} of the items know anything from a "
-                    f"language model after {progress.seconds:.0f} s"
+                    "language model"
                 )
             time.sleep(_LOOK_SECONDS)
 
@@ -211,70 +187,6 @@ def _figures(lanes: LiveDeployment) -> dict[str, LaneFigures]:
         name: lanes.lanes[name].figures() or LaneFigures(name)
         for name in ("knowledge", "knowledge-backlog")
     }
-
-
-def _section(
-    burst: Burst, bare_seconds: float, progress: Progress, figures: Mapping[str, LaneFigures]
-) -> Section:
-    section = Section()
-    server = burst.vllm_url or f"fake, {burst.answers_per_second:g} answers/s"
-    section.add("items", burst.items, f"new items at once, {burst.groups} groups", f"{burst.items}")
-    section.add("server", server, "server", server)
-    section.add(
-        "bare_encode_seconds", rounded(bare_seconds), "bare encode", f"{bare_seconds:.1f} s"
-    )
-    content, collective = progress.since[Stage.CONTENT], progress.since[Stage.COLLECTIVE]
-    # One burst is one pair: the report's ratios want three.
-    found = ratio(
-        [content] * MIN_PAIRS,
-        [bare_seconds] * MIN_PAIRS,
-        target=CONTENT_TARGET,
-        bound=Bound.AT_MOST,
-    )
-    section.add("content_seconds", rounded(content), "all have content vectors", f"{content:.1f} s")
-    section.facts["content_to_bare"] = {
-        "ratio": rounded(found.median),
-        "at_most": CONTENT_TARGET,
-        "met": found.met,
-    }
-    section.rows.append(
-        Row(
-            "  to the bare encode time",
-            f"{found.median:.2f}",
-            f"≤ {CONTENT_TARGET:g}",
-            found.met,
-        )
-    )
-    section.add(
-        "collective_seconds", rounded(collective), "all are collective", f"{collective:.1f} s"
-    )
-    oldest = progress.oldest_seconds
-    section.add(
-        "oldest_request_seconds",
-        rounded(oldest),
-        f"oldest open request (overload after {burst.overload_seconds:g} s)",
-        f"{oldest:.1f} s",
-    )
-    calls = sum(one.calls for one in figures.values())
-    costs = {
-        reason: sum(one.costs[reason].calls for one in figures.values() if reason in one.costs)
-        for reason in sorted({reason for one in figures.values() for reason in one.costs})
-    }
-    told = ", ".join(f"{count} {reason}" for reason, count in costs.items())
-    section.add("calls", calls, f"calls by then ({progress.seconds:.0f} s)", f"{calls}  ({told})")
-    section.facts["calls_by_reason"] = costs
-    section.add(
-        "calls_per_item",
-        rounded(calls / burst.items),
-        "calls an item",
-        f"{calls / burst.items:.2f}",
-    )
-    individual = progress.share(Stage.INDIVIDUAL)
-    section.add(
-        "individual_share", rounded(individual), "have knowledge of their own", f"{individual:.1%}"
-    )
-    section.facts["seconds"] = rounded(progress.seconds)
-    return section
 
 
 def main() -> int:
@@ -310,6 +222,8 @@ def _arguments() -> tuple[Burst, bool]:
         ("items", "new items, all at once"),
         ("groups", "groups that known films are cut into"),
         ("overload-seconds", "requests that waited longer share a call with others"),
+        ("longest-wait-seconds", "requests that no call came to by then are left to the backlog"),
+        ("call-seconds", "deadline of a call"),
         ("seconds", "how long to watch, from the first event"),
         ("answers-per-second", "pace of the fake server"),
         ("places", "requests that the server answers at a time"),

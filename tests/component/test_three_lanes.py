@@ -98,13 +98,19 @@ async def test_rival_owners_end_in_the_same_live_view(records, steps):
         _assert_vectors_are_of(world, key)
 
 
-@given(records=event_records(), steps=st.lists(RIVAL_STEPS, max_size=25))
+@given(
+    records=event_records(),
+    steps=st.lists(RIVAL_STEPS, max_size=25),
+    longest_wait_seconds=st.sampled_from([1e6, 0.001, 0.01]),
+)
 @settings(max_examples=300, deadline=None)
 async def test_an_overload_with_crashes_anywhere_ends_in_knowledge_of_every_items_own(
-    records, steps
+    records, steps, longest_wait_seconds
 ):
     groupings = Groupings(groups_of("a", "b"), RAW)
-    world = ThreeLanes(WayOut(groupings, groupings, SharedGate(DOMAIN)))
+    world = ThreeLanes(
+        WayOut(groupings, groupings, SharedGate(DOMAIN)), longest_wait_seconds=longest_wait_seconds
+    )
     for record in records:
         world.produce(Topic.CATALOG_ITEMS, record)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from schemas.entities import EntityKey, Stage
+from streams.lag import read_lag
 from tests.delivery import (
     Traffic,
     assert_commits_are_covered,
@@ -29,7 +30,8 @@ from workers.live.live_vectors import LiveVectors
 pytestmark = pytest.mark.timeout(420)
 
 ITEMS, GROUPS, OVERLOAD_SECONDS = 200, 8, 2.0
-PLACES = 4
+PLACES = 2
+CALL_SECONDS = 30.0
 KNOWN = EntityKey.item("known")
 COLLECTIVE_WITHIN_SECONDS = 90.0
 """Eight calls about one item are under way by then; some 25 about up to twelve follow, one
@@ -37,6 +39,13 @@ in two seconds."""
 
 QUEUE_AGE_SECONDS = 60.0
 """One by one, at two a second, it would be 100."""
+
+SHARED_CALLS = 'freshet_writer_calls_total{lane="knowledge",reason="shared"}'
+TOLD = 'freshet_records_total{lane="knowledge",outcome="emitted",reason="collective"}'
+DEFERRED = 'freshet_records_total{lane="knowledge",outcome="emitted",reason="deferred"}'
+
+LARGE_ITEMS, LONGEST_WAIT_SECONDS = 300, 16.0
+"""Calls about twelve, one in two seconds, would take 50 seconds and more."""
 
 
 @dataclass(slots=True)
@@ -46,9 +55,11 @@ class World:
     deployment: Deployment
     server: PacedServerProcess
     lanes: dict[str, LaneProcess]
-    keys: Sequence[EntityKey] = field(
-        default_factory=lambda: [EntityKey.item(f"b{n:03d}") for n in range(ITEMS)]
-    )
+    items: int
+    keys: Sequence[EntityKey] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.keys = [EntityKey.item(f"b{n:03d}") for n in range(self.items)]
 
     def send(self, feed: Sequence[FeedEvent]) -> None:
         """Send events as fast as may be; returns once all are acknowledged."""
@@ -80,6 +91,11 @@ class World:
         )
         return time.monotonic() - started
 
+    def waiting_requests(self) -> int:
+        """Return how many requests were not settled yet."""
+        lag = read_lag(self.deployment.settings.kafka, ["knowledge"])
+        return sum(one.records for one in lag.by_lane())
+
     def explained(self, key: EntityKey) -> list[tuple[str, str]]:
         """Return how records of the entity ended in the lane of knowledge: outcome, reason."""
         done = self.deployment.freshet("explain", str(key), "--json")
@@ -92,7 +108,7 @@ class World:
 
     def assert_all_have_their_own(self) -> None:
         """Assert that all of it came to its end: knowledge about every item, and its vectors."""
-        self.server.answer(400, places=32)
+        self.server.answer(400, places=8)
         self.wait_for(Stage.INDIVIDUAL, timeout=120)
         self.deployment.wait_settled()
         keys = [*self.keys, KNOWN]
@@ -109,7 +125,9 @@ class World:
 
 
 @contextmanager
-def _world(deploy: Deploy, folder: Path) -> Iterator[World]:
+def _world(
+    deploy: Deploy, folder: Path, *, items: int = ITEMS, longest_wait_seconds: float = 1e6
+) -> Iterator[World]:
     with PacedServerProcess(answers_per_second=100, places=PLACES) as server:
         deployment = deploy(
             environment={
@@ -118,13 +136,14 @@ def _world(deploy: Deploy, folder: Path) -> Iterator[World]:
                 "FRESHET_KNOWLEDGE__VLLM_URL": server.url,
                 "FRESHET_KNOWLEDGE__VLLM_ACCEPTS_PRIORITY": "true",
                 "FRESHET_KNOWLEDGE__IN_FLIGHT": str(2 * PLACES),
-                "FRESHET_KNOWLEDGE__CALL_SECONDS": "30",
+                "FRESHET_KNOWLEDGE__CALL_SECONDS": str(CALL_SECONDS),
                 "FRESHET_KNOWLEDGE__OVERLOAD_SECONDS": str(OVERLOAD_SECONDS),
+                "FRESHET_KNOWLEDGE__LONGEST_WAIT_SECONDS": str(longest_wait_seconds),
                 "FRESHET_GROUPS__DIR": str(folder / "groups"),
             }
         )
         _activate_groups(deployment, folder)
-        world = World(deployment, server, deployment.start_all(timeout=180))
+        world = World(deployment, server, deployment.start_all(timeout=180), items)
         world.send([FeedEvent(KNOWN.id, 1, "Amber Road", 0)])
         wait_until_blocking(lambda: world.stages([KNOWN]) == [Stage.INDIVIDUAL], timeout=60)
         server.answer(2, places=PLACES)
@@ -174,7 +193,7 @@ def test_a_burst_is_live_at_once_and_collective_within_a_bound(
         assert world.stages([KNOWN]) == [Stage.INDIVIDUAL], "its last good knowledge stays"
         served = world.keys[stages.index(Stage.COLLECTIVE)]
         assert ("emitted", "collective") in world.explained(served)
-        shared = lane.metric('freshet_writer_calls_total{lane="knowledge",reason="shared"}')
+        shared = lane.metric(SHARED_CALLS)
         saved = lane.metric('freshet_writer_calls_saved_total{lane="knowledge",why="shared"}')
         assert 0 < shared < ITEMS / 5
         assert shared + saved >= stages.count(Stage.COLLECTIVE)
@@ -188,25 +207,37 @@ def test_a_burst_is_live_at_once_and_collective_within_a_bound(
         assert world.server.calls() - calls_before <= ITEMS + 1 + shared + 2 * PLACES
 
 
-def test_a_lane_killed_in_the_middle_of_an_overload_loses_nothing(
+def test_no_request_waits_longer_than_it_may_though_the_lane_is_killed_and_nothing_is_lost(
     deploy: Deploy, tmp_path: Path
 ) -> None:
-    with _world(deploy, tmp_path) as world:
+    with _world(
+        deploy, tmp_path, items=LARGE_ITEMS, longest_wait_seconds=LONGEST_WAIT_SECONDS
+    ) as world:
+        ages: list[float] = []
+
+        def found(metric: str) -> float:
+            lane = world.lanes["knowledge"]
+            ages.append(lane.metric("freshet_oldest_open_record_seconds"))
+            return lane.metric(metric)
+
         world.burst()
-        for served in (1, ITEMS // 2):
-            _wait_for_some(world, served)
+        for is_time in (
+            lambda: found(TOLD) > 0,
+            lambda: found(DEFERRED) > 0,  # while the others are deferred, too
+        ):
+            wait_until_blocking(is_time, timeout=60, interval=0.02)
             world.lanes["knowledge"].kill()
             assert_commits_are_covered(world.deployment, "knowledge")
-            world.lanes["knowledge"] = world.deployment.start("knowledge")
+            world.lanes |= world.deployment.start_all("knowledge")
 
-        world.wait_for(Stage.COLLECTIVE, timeout=90)
+        world.wait_for(Stage.CONTENT, timeout=60)
+        wait_until_blocking(
+            lambda: found(DEFERRED) >= 0 and world.waiting_requests() == 0, timeout=60
+        )
+        assert max(ages) < LONGEST_WAIT_SECONDS + CALL_SECONDS
+        stages = world.stages()
+        assert stages.count(Stage.CONTENT) > LARGE_ITEMS / 6, "the server has no time for more"
+        assert stages.count(Stage.COLLECTIVE) > 0
+        assert_commits_are_covered(world.deployment, "knowledge")
+
         world.assert_all_have_their_own()
-
-
-def _wait_for_some(world: World, count: int) -> None:
-    """Wait until so many items were told a little about, or more."""
-
-    def are_served() -> bool:
-        return sum(found >= Stage.COLLECTIVE for found in world.stages()) >= count
-
-    wait_until_blocking(are_served, timeout=60)

@@ -86,7 +86,7 @@ class PacedVllmServer(FakeVllmServer):
         self.answers_per_second = wish.get("answers_per_second", self.answers_per_second)
         self.places = wish.get("places", self.places)
         self._let_in()
-        return web.json_response({"requests": len(self.requests)})
+        return web.json_response({"requests": len(self.requests), "running": self.running})
 
 
 class PacedServerProcess:
@@ -129,16 +129,20 @@ class PacedServerProcess:
 
     def calls(self) -> int:
         """Return how many calls it got since it started."""
-        return self._pace({})
+        return self._pace({})["requests"]
+
+    def running(self) -> int:
+        """Return how many calls it answers now, whoever sent them."""
+        return self._pace({})["running"]
 
     def answer(self, answers_per_second: float, *, places: int) -> None:
         """Answer at another pace from now on."""
         self._pace({"answers_per_second": answers_per_second, "places": places})
 
-    def _pace(self, wish: dict[str, float]) -> int:
+    def _pace(self, wish: dict[str, float]) -> dict[str, int]:
         request = urllib.request.Request(f"{self.url}/pace", json.dumps(wish).encode())
         with urllib.request.urlopen(request, timeout=5) as answer:
-            return int(json.load(answer)["requests"])
+            return json.load(answer)
 
 
 async def _serve(port: int, answers_per_second: float, places: int) -> None:

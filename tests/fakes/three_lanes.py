@@ -79,8 +79,11 @@ class Step:
 class ThreeLanes:
     """The world: topics of one partition, Redis, a clock and the writer's ledger of calls."""
 
-    def __init__(self, overload: WayOut | None = None) -> None:
+    def __init__(
+        self, overload: WayOut | None = None, *, longest_wait_seconds: float = 1e6
+    ) -> None:
         self.overload = overload
+        self.longest_wait_seconds = longest_wait_seconds
         self.topics: dict[str, list[Record]] = defaultdict(list)
         self.committed: dict[str, int] = dict.fromkeys(INPUTS, 0)
         self.seen = InMemorySeen()
@@ -173,7 +176,10 @@ class ThreeLanes:
                     gate=AcceptAll(),
                     domain=DOMAIN,
                     settings=KnowledgeSettings(
-                        overload_seconds=OVERLOAD_SECONDS, parts_wait_seconds=0, share_seconds=0
+                        overload_seconds=OVERLOAD_SECONDS,
+                        longest_wait_seconds=self.longest_wait_seconds,
+                        parts_wait_seconds=0,
+                        share_seconds=0,
                     ),
                     clock=self.clock,
                     way_out=self.overload if name == "knowledge" else None,

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -304,6 +305,145 @@ async def test_an_upgrade_that_was_asked_for_twice_costs_one_call(world):
 
     assert (result.outcome, result.reason) == (Outcome.UNCHANGED, "same_fingerprint")
     assert len(world.writer.requests) == calls + 1
+
+
+# ---- what no call comes to -----------------------------------------------------------------------
+
+
+def old(world: OverloadWorld, seconds: float, id_: str, **parts):
+    """A request that has waited so long."""
+    return request(
+        1, id_=id_, requested_at_ms=world.clock.now_ms() - round(seconds * 1000), **parts
+    )
+
+
+def aside(world: OverloadWorld, handlers: int) -> bool:
+    """Whether so many wait for one another."""
+    return world.lane.aside.freed == handlers
+
+
+async def test_a_request_that_no_call_comes_to_in_time_is_left_to_the_backlog():
+    world = OverloadWorld(in_flight=1, share_members=2, longest_wait_seconds=60)
+    world.writer.gate.clear()
+    async with asyncio.TaskGroup() as group:
+        asked = [
+            group.create_task(reasons(world, old(world, 31, world.seed(id_).id))) for id_ in "ab"
+        ]
+        await wait_until(lambda: world.writer.in_flight == 1)
+        # The call is about none of these, and a second one may not be made beside it.
+        left = [
+            group.create_task(reasons(world, old(world, 59.8, world.seed(id_).id))) for id_ in "cd"
+        ]
+        await wait_until(lambda: all(task.done() for task in left))
+        assert [task.result() for task in left] == [[DEFERRED]] * 2
+        assert not any(task.done() for task in asked), "whom a call is about wait for it"
+        world.writer.gate.set()
+
+    assert [task.result() for task in asked] == [[COLLECTIVE]] * 2
+    assert [sorted(ids) for ids in world.shared_calls] == [["a", "b"]]
+    assert {wish.entity.id for wish in world.upgrades} == {"a", "b", "c", "d"}
+    assert world.lane.aside.freed == 0
+
+
+async def test_a_late_request_still_takes_a_place_that_is_free(world):
+    """A lane that stood still finds the server idle and nothing but late requests."""
+    assert await reasons(world, old(world, 86_400, "42")) == [COLLECTIVE]
+
+
+async def test_an_item_without_parts_waits_for_them_while_others_have_all_the_places():
+    world = OverloadWorld(in_flight=1)
+    world.writer.gate.clear()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(world.handle(request(1, id_=world.seed("0", axis=1).id)))
+        await wait_until(lambda: world.writer.in_flight == 1)
+        handled = [group.create_task(reasons(world, request(1, id_=id_))) for id_ in "12"]
+        await wait_until(lambda: world.documents.loads >= 8)
+        for id_ in "12":
+            world.seed(id_)
+        await wait_until(lambda: world.lane.aside.freed == 3)
+        world.writer.gate.set()
+
+    assert [task.result() for task in handled] == [[COLLECTIVE]] * 2
+    assert [sorted(ids) for ids in world.shared_calls] == [["0"], ["1", "2"]]
+
+
+async def test_a_fresh_request_joins_others_once_it_has_waited_in_vain():
+    world = OverloadWorld(in_flight=1)
+    world.writer.gate.clear()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(world.handle(request(1, id_=world.seed("0", axis=1).id)))
+        await wait_until(lambda: world.writer.in_flight == 1)
+        fresh = group.create_task(reasons(world, old(world, 29.9, world.seed("1").id)))
+        await asyncio.sleep(0.05)
+        assert world.lane.aside.freed == 1
+        world.clock.advance(1)
+        await wait_until(lambda: world.lane.aside.freed == 2)
+        world.writer.gate.set()
+
+    assert fresh.result() == [COLLECTIVE]
+
+
+async def test_late_items_without_parts_leave_the_places_to_others():
+    world = OverloadWorld(longest_wait_seconds=120)
+
+    assert await reasons(world, old(world, 121, "42")) == [DEFERRED]
+    assert world.writer.requests == []
+
+
+async def test_late_users_are_left_to_the_backlog():
+    world = OverloadWorld(longest_wait_seconds=120)
+    taste = {"liked": [{"title": "Heat", "signal": "loved"}], "disliked": []}
+
+    def user(seconds: float):
+        return replace(
+            old(world, seconds, "7", kind=RequestKind.USER),
+            entity=EntityKey(EntityKind.USER, "7"),
+            fields=taste,
+            content_fingerprint=content_fingerprint(taste),
+        )
+
+    assert await reasons(world, user(121)) == [DEFERRED]
+    (wish,) = world.upgrades
+    assert (wish.entity, wish.kind) == (user(0).entity, RequestKind.UPGRADE)
+    assert await reasons(world, user(119)) == [(Outcome.EMITTED, "")]
+
+
+async def test_nobody_is_late_before_calls_are_shared():
+    world = OverloadWorld(longest_wait_seconds=1)
+
+    assert await reasons(world, old(world, 29, "42")) == [(Outcome.EMITTED, "")]
+
+
+async def test_the_time_goes_on_for_those_whose_call_was_cancelled():
+    world = OverloadWorld(share_members=2, in_flight=1, longest_wait_seconds=60)
+    world.writer.gate.clear()
+    leader = asyncio.create_task(world.handle(old(world, 31, world.seed("a").id)))
+    follower = asyncio.create_task(reasons(world, old(world, 59.7, world.seed("b").id)))
+    await wait_until(lambda: world.writer.in_flight == 1)
+    await asyncio.sleep(0.6)
+    assert not follower.done()
+    other = asyncio.create_task(world.handle(request(1, id_="c", requested_at_ms=10**15)))
+
+    await cancel(leader)
+
+    # Its place went to another, and its own time is long over.
+    assert await follower == [DEFERRED]
+    await cancel(other)
+
+
+async def test_a_free_place_goes_to_the_group_that_has_most_of_a_call_together():
+    world = OverloadWorld(groups_of("a", "b", "c"), in_flight=1, share_seconds=0)
+    world.writer.gate.clear()
+    async with asyncio.TaskGroup() as group:
+        # By group: one that takes the place, then a first of b, and two of c.
+        for number, axis in enumerate((0, 1, 2, 2)):
+            world.seed(str(number), axis=axis)
+            group.create_task(world.handle(request(1, id_=str(number))))
+            await wait_until(partial(aside, world, number + 1))
+        await wait_until(lambda: world.writer.in_flight == 1)
+        world.writer.gate.set()
+
+    assert world.shared_calls == [["0"], ["2", "3"], ["1"]]
 
 
 # ---- what is missing -----------------------------------------------------------------------------

@@ -20,7 +20,9 @@ from schemas.knowledge import (
 from schemas.reasons import Reason, Rejection
 from schemas.topics import Topic
 from streams.engine.outcomes import Outcome, Result, Settled
+from streams.giving_way import GaveWay
 from streams.lanes.knowledge import HOLD_MS, KnowledgeLane, Wanted
+from streams.lanes.knowledge_stats import Cost
 from streams.lanes.recent_knowledge import RecentKnowledge, RefusalShare
 from streams.settings import KnowledgeSettings
 from tests.fakes.clock import START_MS, FakeClock
@@ -350,6 +352,22 @@ async def test_a_model_declared_weak_never_holds_its_requests():
     ]
 
     assert set(outcomes(results)) == {Outcome.REJECTED}
+
+
+async def test_a_request_whose_call_gives_way_goes_back_to_the_backlog_and_costs_no_answer(world):
+    wish = request(1, kind=RequestKind.UPGRADE)
+    world.writer.failures.append(GaveWay())
+
+    (result,) = await world.handle(wish)
+
+    assert (result.outcome, result.reason) == (Outcome.EMITTED, "gave_way")
+    assert "vllm" not in result.called, "no evidence that the writer is there"
+    assert world.emitter.requests(Topic.KNOWLEDGE_BACKLOG) == [wish]
+    assert dict(world.lane.stats.costs) == {"gave_way": Cost(calls=1)}
+
+    await world.handle(wish)
+    assert len(world.factors) == 1
+    assert world.lane.stats.costs["upgrade"].calls == 1
 
 
 async def test_a_request_before_its_time_goes_back_to_the_backlog(world):
