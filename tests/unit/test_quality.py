@@ -383,6 +383,26 @@ def test_an_answer_with_the_names_of_another_item_is_about_that_one():
     assert gate.judge(answer, fields) is None
 
 
+def test_a_cast_that_another_item_lists_passes_with_a_director_of_its_own():
+    gate, (_, another) = a_gate_at_work(), an_item(7)
+    actors = another["actors"]
+    assert isinstance(actors, list)
+    of_director: dict[str, Json] = {"directors": ["Paul Thomas Anderson"], "genres": ["Drama"]}
+    for number in range(100, 103):  # so often that the name no longer tells items apart
+        answer, fields = an_item(number)
+        assert gate.judge(answer, fields | of_director) is None
+    cast = {"people": f"with {', '.join(map(str, actors))}"}
+    told = {"people": f"Paul Thomas Anderson {cast['people']}"}
+
+    def verdict_on(people: dict[str, str]) -> Rejection | None:
+        answer = Answer(GOOD | people, 0, 0, "")
+        rejected = gate.judge(answer, {"title": "Magnolia", **of_director})
+        return rejected and rejected.rejection
+
+    assert verdict_on(cast) is Rejection.WRONG_ENTITY
+    assert verdict_on(told) is None
+
+
 def test_what_was_said_of_two_others_is_generic_the_third_time():
     gate = QualityGate(DOMAIN)
     texts = {name: f"{text} once more" for name, text in GOOD.items()}

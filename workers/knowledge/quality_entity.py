@@ -101,7 +101,7 @@ def find_stranger(case: Case, recent: RecentAnswers) -> Fault | None:
         return None
     rare, common = overlap(case, recent)
     shared = recent.shared_with_another(case.subject, _answer_stems(case))
-    if rare <= _FEW_SHARED and shared >= _SHARED_WITH_ANOTHER + 2 * rare:
+    if rare <= _FEW_SHARED and shared >= _SHARED_WITH_ANOTHER + 2 * rare + common // 2:
         return Rejection.WRONG_ENTITY, "fits another item better"
     told = sum(recent.is_rare(stem) for stem in case.subject.stems)
     is_strange = rare == 0 and common < _COMMON_SPARES and told >= _LEAST_TELLING
