@@ -25,6 +25,7 @@ UV_READY := .tools/.uv-$(UV_VERSION)
 
 ARGS ?=
 LLM ?=
+SPACE ?=
 UPGRADE ?=
 
 .PHONY: help
@@ -105,8 +106,8 @@ llm-test: $(UV_READY)
 	fi
 
 .PHONY: demo
-demo: $(READY) ## Run the whole system on sample data (ARGS=..., LLM=...)
-	$(PYTHON) -m deploy.demo $(if $(LLM),--llm $(LLM)) $(ARGS)
+demo: $(READY) ## Run the whole system on sample data (ARGS=..., LLM=..., SPACE=...)
+	$(PYTHON) -m deploy.demo $(if $(LLM),--llm $(LLM)) $(if $(SPACE),--space $(SPACE)) $(ARGS)
 
 .PHONY: bench
 bench: $(READY) ## Measure throughput and latency (ARGS=...)

@@ -16,10 +16,11 @@ from schemas.entities import EntityKey, EntityKind
 from schemas.spaces import Space
 from streams.lanes.encode import SpacesPort
 from streams.lanes.entity_plan import RawParts, raw_parts
-from streams.lanes.user_vectors import ItemVectorsPort
+from streams.lanes.prepared_items import ItemVectorsPort
 from streams.lanes.vector_rules import is_described, is_from_histories
 from streams.lanes.vectors import AdaptorPort
 from workers.live.entity_records import StoredEntity
+from workers.live.items_read import ItemsRead
 from workers.towers.load_towers import TowerOptions, tower_of
 from workers.towers.user_tower import UserTower
 
@@ -62,6 +63,16 @@ class BackfilledItems:
         for start in range(0, len(lacking), ITEMS_AT_ONCE):
             await self._make(adaptor, items, lacking[start : start + ITEMS_AT_ONCE], values, found)
         return values, found
+
+    async def read_unless(
+        self, space: Space, items: Sequence[EntityKey], tags: Sequence[bytes]
+    ) -> ItemsRead:
+        """Return the values that are not those with the (m,) tags; raises Transient.
+
+        As they are: it is asked of spaces that towers make other spaces' users from, and those are
+        not on their way.
+        """
+        return await self._items.read_unless(space, items, tags)
 
     async def _make(
         self,

@@ -10,7 +10,8 @@ from concurrent.futures import Executor
 from schemas.topics import DAY_MS
 from streams.clock import SystemClock
 from streams.history_restore import HistoryRestore, Progress
-from streams.lanes.user_vectors import ItemVectorsPort, TowersPort, UserVectors
+from streams.lanes.prepared_items import ItemVectorsPort
+from streams.lanes.user_vectors import TowersPort, UserVectors
 from streams.settings import BehaviourSettings, Settings
 from workers.live.awaited_items import AwaitedItems
 from workers.live.connection import Client

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from deploy.demo.interrupts import Interrupted, Interrupts
-from deploy.demo.options import Llm, Options
+from deploy.demo.options import LiveSpace, Llm, Options
 
 if TYPE_CHECKING:
     from deploy.demo.summary import Result
@@ -52,6 +52,12 @@ def main(
         Llm,
         typer.Option(help="Who writes about films; vllm: a small model on the CPU (make llm-cpu)."),
     ] = Llm.RECORDED,
+    space: Annotated[
+        LiveSpace,
+        typer.Option(
+            help="What rankers read; learn: a LEARN space, trained first where there is none yet."
+        ),
+    ] = LiveSpace.PARTS_PCA,
     root: Annotated[
         Path, typer.Option(help="Folder for data and logs; an earlier run's are deleted.")
     ] = DEFAULT_ROOT,
@@ -60,7 +66,8 @@ def main(
 
     The films of the back catalogue and the ratings until then first; then new releases, ratings and
     all that a real feed has besides, in time order. It ends by itself in under three minutes on two
-    cores, in under five with a real language model.
+    cores, in under five with a real language model. The first run with --space learn trains the
+    space, about two minutes more; it is kept.
     """
     if llm is Llm.VLLM and films is None:
         films = _FILMS_WRITTEN
@@ -70,7 +77,9 @@ def main(
             if stop:
                 _stop(root)
             else:
-                _run(interrupts, Options(root, seed, speed, films, keep, llm), as_json=as_json)
+                _run(
+                    interrupts, Options(root, seed, speed, films, keep, llm, space), as_json=as_json
+                )
     except Interrupted as interrupted:
         typer.echo("interrupted; everything is stopped", err=True)
         raise typer.Exit(interrupted.exit_code) from None

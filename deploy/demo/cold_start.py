@@ -27,6 +27,7 @@ from workers.evaluation.cold_start import (
     UserVectors,
     cold_start,
 )
+from workers.evaluation.retrieval import Metric
 
 NIGHTLY_MS = 4 * HOUR_MS
 
@@ -44,6 +45,8 @@ def film_vectors(
     sightings: Iterable[Sighting],
     live: Mapping[str, Vector],
     content: Mapping[str, Vector],
+    *,
+    metric: Metric = "cosine",
 ) -> dict[Regime, RegimeVectors]:
     """Return the vectors of the films in each regime.
 
@@ -53,9 +56,11 @@ def film_vectors(
     since = _first_seen_ms(sightings)
     richest = since[Stage.CONTENT] | since[Stage.INDIVIDUAL]
     return {
-        Regime.NIGHTLY: _vectors(schedule, live, live, richest, next_nightly_ms),
-        Regime.CONTENT: _vectors(schedule, live, content, since[Stage.CONTENT], lambda ms: ms),
-        Regime.LIVE: _vectors(schedule, live, live, richest, lambda ms: ms),
+        Regime.NIGHTLY: _vectors(schedule, live, live, richest, next_nightly_ms, metric),
+        Regime.CONTENT: _vectors(
+            schedule, live, content, since[Stage.CONTENT], lambda ms: ms, metric
+        ),
+        Regime.LIVE: _vectors(schedule, live, live, richest, lambda ms: ms, metric),
     }
 
 
@@ -112,6 +117,7 @@ def _vectors(
     of_new: Mapping[str, Vector],
     since_ms: Mapping[str, float],
     available_ms: Callable[[float], float],
+    metric: Metric,
 ) -> RegimeVectors:
     new = [item for item in schedule.released_ms if item in of_new and item in since_ms]
     older = [item for item in live if item not in schedule.released_ms]
@@ -121,4 +127,5 @@ def _vectors(
         keys=[*older, *new],
         values=np.array(rows, np.float32).reshape(len(rows), -1),
         available_at_ms=np.array(times, np.int64),
+        metric=metric,
     )

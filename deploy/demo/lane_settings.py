@@ -56,6 +56,7 @@ def encode_variables(root: Path) -> Mapping[str, str]:
     """Return the environment of whoever encodes."""
     return {
         "FRESHET_ENCODE__SPACES_DIR": str(root / "spaces"),
+        "FRESHET_ENCODE__CACHE_DIR": str(root / "cache"),
         # A developer's machine has a core to spare for the one lane that computes.
         "FRESHET_ENCODE__THREADS": "2",
         # Threads that spin while they wait for one another cost the other processes their cores.

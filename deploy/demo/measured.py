@@ -11,9 +11,10 @@ from deploy.demo.cold_start import Regime, content_as_seen, figures, film_vector
 from deploy.demo.content_vectors import content_vectors
 from deploy.demo.lane_processes import LaneFigures
 from deploy.demo.llm_counts import ModelFigures, llm_counts
+from deploy.demo.options import LiveSpace
 from deploy.demo.plans import Kind
 from deploy.demo.schedule import FeedEvent, Schedule, SummerRecord
-from deploy.demo.spaces import RAW_SPACE, SPACE
+from deploy.demo.spaces import RAW_SPACE
 from deploy.demo.summary import Result
 from deploy.demo.user_figures import user_figures
 from deploy.demo.user_plans import Act, UserEvent
@@ -21,6 +22,7 @@ from deploy.demo.user_questions import UserQuestions
 from deploy.demo.user_replay import UserReadings
 from deploy.demo.watch import Sighting
 from schemas.entities import Stage
+from workers.adaptors.space_files import load_space
 from workers.evaluation.cold_start import UserVectors
 from workers.live.live_vectors import LiveVectors
 
@@ -60,6 +62,7 @@ def measured(
     lanes: Mapping[str, LaneFigures | None],
     reader: LiveVectors,
     *,
+    space: str,
     spaces_dir: Path,
     seconds: float,
     model: ModelFigures | None = None,
@@ -73,9 +76,15 @@ def measured(
     content = content_as_seen(sightings)
     hidden = [item_id for item_id in schedule.released_ms if item_id not in content]
     content |= content_vectors(
-        reader, spaces_dir, raw_space=RAW_SPACE, space=SPACE, item_ids=hidden
+        reader, spaces_dir, raw_space=RAW_SPACE, space=space, item_ids=hidden
     )
-    films = film_vectors(schedule, sightings, live_films(reader).vectors, content)
+    films = film_vectors(
+        schedule,
+        sightings,
+        live_films(reader).vectors,
+        content,
+        metric=load_space(spaces_dir, space).space.metric,
+    )
     read = users.readings
     single = [sighting for sighting in sightings if sighting.event.kind is not Kind.CATALOG]
     return Result(
@@ -94,7 +103,7 @@ def measured(
         sent=_sent(schedule),
         items_outcomes=known["items"].outcomes,
         unaccounted=account.unaccounted,
-        notes=_notes(len(hidden), len(schedule.released_ms), model),
+        notes=_notes(len(hidden), len(schedule.released_ms), space, model),
         model=model,
     )
 
@@ -137,7 +146,7 @@ def _label(record: SummerRecord) -> str:
             return _LABELS[record.kind]
 
 
-def _notes(hidden: int, new: int, model: ModelFigures | None) -> list[str]:
+def _notes(hidden: int, new: int, space: str, model: ModelFigures | None) -> list[str]:
     regimes = (
         "nightly: the live vectors, but from the next 04:00 UTC on. content: new films by their"
         " text alone. live: with knowledge. The back catalogue has its knowledge in all three."
@@ -154,6 +163,11 @@ def _notes(hidden: int, new: int, model: ModelFigures | None) -> list[str]:
         "The language model is real and small: the gate refuses much of what it writes. A film"
         " whose answer was refused keeps the vector of its text; no refused answer reaches one."
     )
+    trained = (
+        "Rankers read a LEARN space, trained on the ratings until 3 June. It knows what is popular,"
+        " too: of a new film it expects less than of those that are known to be popular."
+    )
     said = [regimes, users]
+    said += [trained] if space == LiveSpace.LEARN else []
     said += [unseen] if hidden else []
     return said + ([] if model is None else [weak])

@@ -12,6 +12,13 @@ class Llm(StrEnum):
     VLLM = "vllm"
 
 
+class LiveSpace(StrEnum):
+    """The space whose vectors rankers read."""
+
+    PARTS_PCA = "parts-pca"
+    LEARN = "learn"
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to run: `films` None for all of them, `speed` seconds of the summer a second."""
@@ -22,3 +29,4 @@ class Options:
     films: int | None
     keep: bool
     llm: Llm
+    space: LiveSpace

@@ -7,9 +7,10 @@ for a run that is kept.
 import asyncio
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from deploy.demo import kept
@@ -24,7 +25,7 @@ from deploy.demo.language_model import LanguageModel
 from deploy.demo.measured import UsersSeen, measured
 from deploy.demo.monitor import Monitor
 from deploy.demo.observed_model import ObservedModel
-from deploy.demo.options import Llm, Options
+from deploy.demo.options import LiveSpace, Llm, Options
 from deploy.demo.plans import FeedShape
 from deploy.demo.replay import Replay
 from deploy.demo.schedule import Schedule, build_schedule
@@ -44,10 +45,12 @@ _SERVER_DATA = ("kafka", "redis")
 
 _SPACES_LOG = "spaces.log"
 _RAW_SPACE_SECONDS = 90.0
-_FIT_SECONDS = 120.0
+_TRAIN_SECONDS = 900.0
+_LIVE_SPACE_SECONDS = 120.0
 _READY_SECONDS = 90.0
 _MODEL_SECONDS = 300.0
 _LOAD_SECONDS = 240.0
+_IDLE_SECONDS = 15.0
 _SETTLE_SECONDS = 60.0
 _SETTLE_WRITING_SECONDS = 240.0
 """With a real language model, of which the last events ask more than it can in the summer."""
@@ -98,6 +101,7 @@ class DemoRun:
     def _run(self, running: ExitStack) -> Result:
         root, schedule, board = _emptied(self._options.root), self._schedule, self.board
         with ExitStack() as measuring:
+            self._train_space(root)
             self._start_model(running, root)
             stack, settings = self._start_servers(running, root)
             variables = lane_variables(root, stack, self._model)
@@ -128,8 +132,8 @@ class DemoRun:
             with ObservedModel(self._model) as observed:
                 replay.load(schedule.back_catalogue)
                 self._await_quiet(seen, lag, _LOAD_SECONDS)
-            board.enter("Fitting the space")
-            self._fit_space(root, variables, seen)
+            board.enter("Making the space live", self._options.space)
+            self._make_space_live(root, variables, seen)
             # A reader would hold on to the raw space for up to half a minute; a new one does not.
             reader = measuring.enter_context(open_reader(stack.state.redis_url))
             seen.read_from(reader)
@@ -155,12 +159,20 @@ class DemoRun:
                 UsersSeen(asked, readings, seen.users.rankable_ms),
                 {name: lane.figures() for name, lane in self._lanes.items()},
                 reader,
+                space=self._options.space,
                 spaces_dir=root / "spaces",
                 seconds=board.elapsed_seconds,
                 model=observed.figures,
             )
 
     # ---- the steps ---------------------------------------------------------------------------
+
+    def _train_space(self, root: Path) -> None:
+        """Have the trained space at hand, if one is wanted: while nothing else needs the cores."""
+        if self._options.space is LiveSpace.PARTS_PCA:
+            return
+        self.board.enter("Training the space", "only the first time")
+        self._run_step(Step.TRAINED, root, encode_variables(root), _TRAIN_SECONDS)
 
     def _start_model(self, running: ExitStack, root: Path) -> None:
         """Start a real language model, if one is wanted; it loads while other things start."""
@@ -183,7 +195,7 @@ class DemoRun:
         with ExitStack() as meanwhile:
             with self._interrupts.shielded():
                 raw_space = meanwhile.enter_context(
-                    SpaceProcess(Step.RAW, encode_variables(root), log_file=root / _SPACES_LOG)
+                    self._step(Step.RAW, root, encode_variables(root))
                 )
             stack = LocalStack(root, detached=self._options.keep)
             running.callback(stack.stop)
@@ -196,17 +208,26 @@ class DemoRun:
                 asyncio.run(create(settings, RAW_SPACE))
         return stack, settings
 
-    def _fit_space(self, root: Path, variables: Mapping[str, str], seen: Seen) -> None:
-        with ExitStack() as fitting:
+    def _make_space_live(self, root: Path, variables: Mapping[str, str], seen: Seen) -> None:
+        check = partial(self._check, seen)
+        self._run_step(Step.LIVE, root, variables, _LIVE_SPACE_SECONDS, check)
+
+    def _run_step(
+        self,
+        step: Step,
+        root: Path,
+        variables: Mapping[str, str],
+        timeout_seconds: float,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        with ExitStack() as running:
             with self._interrupts.shielded():
-                process = fitting.enter_context(
-                    SpaceProcess(Step.FITTED, variables, log_file=root / _SPACES_LOG)
-                )
-            process.wait(
-                timeout_seconds=_FIT_SECONDS,
-                check=lambda: self._check(seen),
-                say=self.board.say,
-            )
+                process = running.enter_context(self._step(step, root, variables))
+            process.wait(timeout_seconds=timeout_seconds, check=check, say=self.board.say)
+
+    def _step(self, step: Step, root: Path, variables: Mapping[str, str]) -> SpaceProcess:
+        space = self._options.space
+        return SpaceProcess(step, space, variables, log_file=root / _SPACES_LOG)
 
     def _start_lanes(self, running: ExitStack, root: Path, variables: Mapping[str, str]) -> None:
         self.board.enter("Starting the lanes")
@@ -238,14 +259,19 @@ class DemoRun:
     def _await_quiet(self, seen: Seen, lag: LagReader, timeout_seconds: float) -> None:
         """Return when all that is expected was seen and every lane has settled everything.
 
-        Or when the time is up: the reckoning tells what is missing then.
+        Or when the time is up, or no lane has had anything to do for a while: what is missing then
+        does not come, say because its answer was refused. The reckoning tells.
         """
-        deadline = time.monotonic() + timeout_seconds
-        while seen.pending or any(lane.records for lane in lag.read(tuple(LANES)).by_lane()):
-            if time.monotonic() > deadline:
+        now = busy_at = time.monotonic()
+        deadline = now + timeout_seconds
+        while now < deadline and now - busy_at < _IDLE_SECONDS:
+            if any(lane.records for lane in lag.read(tuple(LANES)).by_lane()):
+                busy_at = now
+            elif not seen.pending:
                 return
             self._check(seen)
             time.sleep(_POLL_SECONDS)
+            now = time.monotonic()
 
     def _reckon(self, seen: Seen, reader: LiveVectors, kafka: KafkaSettings) -> Account:
         deadline = time.monotonic() + _SETTLE_SECONDS

@@ -1,8 +1,9 @@
-"""The spaces of the demo: the raw one first, and one fitted on what the lanes made of the films.
+"""The spaces of the demo: the raw one first, then the one that rankers read.
 
 Lanes can take in the back catalogue with the raw space alone; a space fitted on their parts needs
-no second encoding, so all films have a say in it. Each step runs in a process of its own, as an
-operator would run it: `python -m deploy.demo.spaces STEP`.
+no second encoding, so all films have a say in it. A learned one is trained before anything starts.
+Each step runs in a process of its own, as an operator would run it: `python -m deploy.demo.spaces
+STEP SPACE`.
 """
 
 import asyncio
@@ -16,11 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from deploy.demo.options import LiveSpace
 from deploy.local.server_process import ServerFailedError
 from streams.settings import Settings
 
 RAW_SPACE = "minilm-parts"
-SPACE = "parts-pca"
 
 _POLL_SECONDS = 0.1
 _LOG_TAIL_BYTES = 4_000
@@ -29,8 +30,9 @@ _LOG_TAIL_BYTES = 4_000
 class Step(StrEnum):
     """What there is to do about spaces."""
 
+    TRAINED = "trained"  # put a trained space where lanes find it; needs no Kafka
     RAW = "raw"  # make the raw space; needs the encoder and no Kafka
-    FITTED = "fitted"  # fit a space on all that is live, fill it, and let rankers read it
+    LIVE = "live"  # fit a space on all that is live, or take the trained one; let rankers read it
 
 
 class SpaceProcess:
@@ -38,15 +40,18 @@ class SpaceProcess:
 
     Args:
         step: what it does.
+        space: the one that rankers are to read.
         settings: FRESHET_ variables, the spaces directory among them.
         log_file: holds what it prints: a line for everything it begins.
     """
 
-    def __init__(self, step: Step, settings: Mapping[str, str], *, log_file: Path) -> None:
+    def __init__(
+        self, step: Step, space: LiveSpace, settings: Mapping[str, str], *, log_file: Path
+    ) -> None:
         self._log_file = log_file
         with log_file.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "deploy.demo.spaces", step],
+                [sys.executable, "-m", "deploy.demo.spaces", step, space],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -99,10 +104,10 @@ class SpaceProcess:
         )
 
 
-async def _take_over(settings: Settings) -> None:
+async def _take_over(settings: Settings, space: LiveSpace) -> None:
     """Do what these commands do, in order, without waiting for an interpreter each time.
 
-    freshet spaces fit parts-pca --catalog topic --knowledge topic
+    freshet spaces fit parts-pca --catalog topic --knowledge topic    (not of a trained space)
     freshet spaces create parts-pca --active
     freshet rebuild
     freshet spaces activate parts-pca
@@ -111,27 +116,32 @@ async def _take_over(settings: Settings) -> None:
     from streams.rebuild import rebuild_command
     from streams.spaces_admin import activate, create, fit
 
-    print("on all films that are live", flush=True)
-    await fit(settings, name=SPACE, catalog="topic", knowledge="topic")
+    if space is LiveSpace.PARTS_PCA:
+        print("fitting it on all films that are live", flush=True)
+        await fit(settings, name=space, catalog="topic", knowledge="topic")
     print("filling it", flush=True)
-    await create(settings, SPACE, active=True)
+    await create(settings, space, active=True)
     await rebuild_command(settings)
-    await activate(settings, SPACE)
+    await activate(settings, space)
 
 
-def _main(step: Step) -> None:
+def _main(step: Step, space: LiveSpace) -> None:
     settings = Settings.load()
     match step:
+        case Step.TRAINED:
+            from deploy.demo.learned_space import put_learned_space
+
+            put_learned_space(settings)
         case Step.RAW:
             from streams.raw_space import make_raw_space
 
             make_raw_space(settings)
-        case Step.FITTED:
+        case Step.LIVE:
             from streams.logs import configure
 
             configure("warning", "console")
-            asyncio.run(_take_over(settings))
+            asyncio.run(_take_over(settings, space))
 
 
 if __name__ == "__main__":
-    _main(Step(sys.argv[1]))
+    _main(Step(sys.argv[1]), LiveSpace(sys.argv[2]))

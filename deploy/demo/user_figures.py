@@ -8,7 +8,6 @@ import numpy as np
 from deploy.demo.user_questions import EVENTS_KNOWN, NextLike, UserQuestions
 from deploy.demo.user_replay import UserReadings
 from deploy.demo.watch import Vector
-from workers.adaptors.adaptor import unit_rows
 from workers.evaluation.cold_start import RegimeVectors
 from workers.evaluation.ranking import mid_ranks
 
@@ -70,13 +69,13 @@ def _hit_rate(
 ) -> HitRate:
     """Return the share of likes that were ranked high; without either vector there is no hit."""
     place = {key: index for index, key in enumerate(live.keys)}
-    unit = unit_rows(np.asarray(live.values, np.float32))
+    ranked = live.ranked
     hits = 0
     for user, like in likes.items():
         open_ = live.available_at_ms <= like.at_ms
         target = place.get(like.item_id)
         if user not in vectors or target is None or not open_[target]:
             continue
-        scores = np.where(open_, unit @ vectors[user].astype(np.float32), -np.inf)[None, :]
+        scores = np.where(open_, ranked @ vectors[user].astype(np.float32), -np.inf)[None, :]
         hits += int(mid_ranks(scores, np.array([target]))[0] <= _FIRST)
     return HitRate(len(likes), hits / len(likes) if likes else None)

@@ -81,18 +81,19 @@ def item_vectors(adaptor: Adaptor, items: RawItems) -> npt.NDArray[np.floating]:
 def tower_input(
     adaptor: Adaptor, tower: UserTower, items: RawItems, values: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.float32]:
-    """Return what the tower reads of the items: `values`, their vectors, or their raw parts.
+    """Return the items as the tower prepares them, from `values`, their vectors, or raw parts.
 
     Raises ConfigurationError when it reads a space that cannot be made from raw parts.
     """
     source = tower.input_space
     if source.name == adaptor.space.name:
-        return values.astype(np.float32)
+        return tower.prepare(values.astype(np.float32))
     if source.adaptor_id != RAW:
         raise ConfigurationError(
             f"space {adaptor.space.name}", f"its users are made from the space {source.name}"
         )
-    return _stored(RawAdaptor(source).apply(items.parts, items.mask), source).astype(np.float32)
+    raw = _stored(RawAdaptor(source).apply(items.parts, items.mask), source)
+    return tower.prepare(raw.astype(np.float32))
 
 
 def _users(

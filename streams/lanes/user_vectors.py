@@ -18,6 +18,7 @@ from schemas.spaces import Space
 from schemas.vector_record import NO_VERSION, VectorHeader, VectorRecord
 from streams.engine.ports import Clock
 from streams.lanes.laid_histories import LaidHistories, portions
+from streams.lanes.prepared_items import ItemVectorsPort, PreparedItems
 from workers.towers.significance import Significance
 from workers.towers.user_tower import Array, Mask, UserTower
 
@@ -29,13 +30,6 @@ class TowersPort(Protocol):
 
     def towers(self) -> Sequence[UserTower]:
         """Return a tower for each; raises Transient while they are not known."""
-
-
-class ItemVectorsPort(Protocol):
-    """Where item vectors are read."""
-
-    async def read(self, space: Space, items: Sequence[EntityKey]) -> tuple[Array, Mask]:
-        """Return (m, dim) values, zeros where the (m,) mask is False; raises Transient."""
 
 
 class AwaitedPort(Protocol):
@@ -114,7 +108,7 @@ class UserVectors:
         ttl_ms: int,
     ) -> None:
         self._towers = towers
-        self._items = items
+        self._items = PreparedItems(items, executor)
         self._awaited = awaited
         self._store = store
         self._significance = significance
@@ -134,6 +128,7 @@ class UserVectors:
         for it by the time it is announced.
         """
         towers = self._towers.towers()
+        self._items.follow(towers)
         tastes: dict[EntityKey, Array | None] = {}
         missing: set[EntityKey] = set()
         for users in portions(histories, self._significance):
@@ -143,9 +138,7 @@ class UserVectors:
         return MadeVectors(tastes, frozenset(missing))
 
     async def _put(self, users: LaidHistories, towers: Sequence[UserTower]) -> MadeVectors:
-        items = _ReadItems(
-            users.items, {tower.input_space.name: tower.input_space for tower in towers}
-        )
+        items = _ReadItems(users.items, towers)
         await items.read(self._items)
         missing = items.missing()
         if missing:
@@ -170,7 +163,7 @@ class UserVectors:
         loop = asyncio.get_running_loop()
         tastes: dict[EntityKey, Array | None] = dict.fromkeys(users.users)
         for first, tower in ((tower is towers[0], tower) for tower in towers):
-            values, found = items.of(tower.input_space.name)
+            values, found = items.of(tower)
             vectors, made = await loop.run_in_executor(
                 self._executor, users.through, tower, values, found
             )
@@ -188,34 +181,32 @@ class UserVectors:
 
 
 class _ReadItems:
-    """The vectors of distinct items in one or more spaces, read again only where they lack."""
+    """Distinct items as one or more towers take them, read again only where they lack."""
 
-    def __init__(self, items: Sequence[EntityKey], spaces: Mapping[str, Space]) -> None:
+    def __init__(self, items: Sequence[EntityKey], towers: Sequence[UserTower]) -> None:
         self._items = items
-        self._spaces = spaces
+        self._towers = towers
         self._read: dict[str, tuple[Array, Mask]] = {}
-        if not items:
-            for name, space in spaces.items():
-                self._read[name] = np.zeros((0, space.dim), np.float32), np.zeros(0, np.bool_)
 
-    async def read(self, port: ItemVectorsPort) -> None:
+    async def read(self, prepared: PreparedItems) -> None:
         """Read what is not there yet."""
-        for name, space in self._spaces.items():
+        for tower in self._towers:
+            name = tower.space.name
             if name not in self._read:
-                self._read[name] = await port.read(space, self._items)
+                self._read[name] = await prepared.read(tower, self._items)
                 continue
             values, found = self._read[name]
             lacking = np.flatnonzero(~found)
             if lacking.size:
                 wanted = [self._items[row] for row in lacking.tolist()]
-                values[lacking], found[lacking] = await port.read(space, wanted)
+                values[lacking], found[lacking] = await prepared.read(tower, wanted)
 
-    def of(self, space: str) -> tuple[Array, Mask]:
-        """Return (m, dim) values and an (m,) mask."""
-        return self._read[space]
+    def of(self, tower: UserTower) -> tuple[Array, Mask]:
+        """Return (m, w) values and an (m,) mask."""
+        return self._read[tower.space.name]
 
     def missing(self) -> frozenset[EntityKey]:
-        """Return the items that some space has no vector of."""
+        """Return the items that some tower has no vector of."""
         return frozenset(
             self._items[row]
             for _, found in self._read.values()

@@ -142,11 +142,15 @@ def _towers(bench: Workbench, section: Section) -> None:
     rows = random.integers(0, _CATALOGUE, (users, _HISTORY))
     weights = random.choice(np.array([1.0, 0.5, -1.0], np.float32), rows.shape)
     at_ms = np.sort(random.integers(0, 2**40, rows.shape), axis=1)
-    work = {}
+    prepared, work = {}, {}
     for name, tower in towers().items():
         shape = (_CATALOGUE, tower.input_space.dim)
         items = random.standard_normal(shape, np.float32)
-        work[name] = (partial(tower.apply, items, rows, weights, at_ms), users)
+        if tower.input_space != tower.space:
+            prepared[name] = (partial(tower.prepare, items), len(items))
+        work[name] = (partial(tower.apply, tower.prepare(items), rows, weights, at_ms), users)
+    for name, some in _rounds(bench, prepared).items():
+        section.add_runs(f"prepare_{name}", some, f"items prepared for {name}, once", "items")
     for name, some in _rounds(bench, work).items():
         what = f"user tower {name}, {_HISTORY} events"
         section.add_runs(f"tower_{name}", some, what, "users")

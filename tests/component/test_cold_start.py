@@ -1,5 +1,7 @@
 """The cold-start replay: what counts when, against a plain count of the same protocol."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,16 @@ def test_a_new_item_is_ranked_among_the_live_items_not_rated_before():
     assert got.missed == 0
     assert got.percentile == pytest.approx(0.5)
     assert got.hr20 == 1.0
+
+
+@pytest.mark.parametrize(("metric", "percentile"), [("cosine", 0.5), ("dot", 1.0)])
+def test_by_dot_product_a_longer_item_stands_before_one_that_is_closer(metric, percentile):
+    ratings = table(("u", "old", 8, 10), ("u", "new", 9, 20))
+    live = replace(regime(*OLD, ("new", (4, 2), 15)), metric=metric)
+
+    got = cold_start(ratings, ("new",), {"live": live}, RULES)["live"]
+
+    assert got.percentile == pytest.approx(percentile)
 
 
 def test_items_rated_before_may_compete_when_the_rules_say_so():

@@ -13,6 +13,7 @@ from schemas.vector_record import VectorRecord
 from streams.engine.ports import Clock
 from tests.fakes.stores import InMemoryEntityStore
 from workers.live.history_records import AppliedHistory, HistoryChange
+from workers.live.items_read import NO_TAG, ItemsRead, tag_of
 
 
 class InMemoryHistories:
@@ -102,23 +103,38 @@ class InMemoryAwaited:
 class StoredItemVectors:
     """As workers.live.item_vectors.ItemVectors, over the vectors of an InMemoryEntityStore.
 
-    `reads` are the items asked for; `after_read` runs once a read was answered.
+    `reads` are the items asked for, `sent` those whose vector was answered, in all; `after_read`
+    runs once a read was answered.
     """
 
     def __init__(self, store: InMemoryEntityStore) -> None:
         self.reads: list[list[EntityKey]] = []
+        self.sent: list[EntityKey] = []
         self.after_read: Callable[[], None] | None = None
         self._store = store
 
     async def read(self, space: Space, items: Sequence[EntityKey]) -> tuple[np.ndarray, np.ndarray]:
+        read = await self.read_unless(space, items, [NO_TAG] * len(items))
+        values = np.zeros((len(items), space.dim), np.float32)
+        values[read.rows] = read.values
+        return values, read.found
+
+    async def read_unless(
+        self, space: Space, items: Sequence[EntityKey], tags: Sequence[bytes]
+    ) -> ItemsRead:
         await asyncio.sleep(0)
         self.reads.append(list(items))
-        values = np.zeros((len(items), space.dim), np.float32)
-        found = np.zeros(len(items), np.bool_)
-        for row, item in enumerate(items):
-            stored = self._store.vectors.get((space.name, item))
-            if stored is not None:
-                values[row], found[row] = VectorRecord.decode(stored).vector, True
+        stored = [self._store.vectors.get((space.name, item)) for item in items]
+        sent = {
+            row: record
+            for row, (record, tag) in enumerate(zip(stored, tags, strict=True))
+            if record is not None and tag_of(record) != tag
+        }
+        self.sent += [items[row] for row in sent]
+        vectors = [VectorRecord.decode(record).vector for record in sent.values()]
+        values = np.array(vectors, np.float32).reshape(len(sent), space.dim)
+        found = np.array([record is not None for record in stored], np.bool_)
         if self.after_read is not None:
             self.after_read()
-        return values, found
+        tags = [tag_of(record) for record in sent.values()]
+        return ItemsRead(found, np.array(list(sent), np.intp), values, tags)

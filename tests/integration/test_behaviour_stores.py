@@ -18,6 +18,7 @@ from workers.live.entity_store import EntityStore
 from workers.live.gate_store import CALLS_KEPT_MS, GateStore
 from workers.live.history_store import HistoryChange, HistoryStore
 from workers.live.item_vectors import ItemVectors
+from workers.live.items_read import NO_TAG
 from workers.live.keys import Keys
 from workers.live.memory import bytes_per_user
 
@@ -204,11 +205,50 @@ async def test_no_items_and_unknown_items_have_no_vectors(redis, keys, cluster):
     assert found.tolist() == [False]
 
 
+async def test_only_vectors_that_the_reader_does_not_have_are_sent(redis, keys, cluster):
+    vectors, store = ItemVectors(redis, keys, cluster=cluster), EntityStore(redis, keys)
+    everybody = [item(n) for n in range(700)]
+    rows = [(key, 1, vector(1, (n, 0.5, -1.0, 2.0))) for n, key in enumerate(everybody)]
+    await store.put_vectors(SPACE.name, rows[:-1])
+
+    first = await vectors.read_unless(SPACE, everybody, [NO_TAG] * 700)
+    tags = [*first.tags, NO_TAG]
+    await store.put_vectors(
+        SPACE.name, [(item(600), 2, vector(2, (5.0, 0.0, 0.0, 0.0))), (item(3), 2, None), rows[-1]]
+    )
+    then = await vectors.read_unless(SPACE, everybody, tags)
+    nothing = await vectors.read_unless(SPACE, everybody[:3], tags[:3])
+
+    assert first.rows.tolist() == list(range(699))
+    assert first.values[:, 0].tolist() == list(range(699))
+    assert first.found.tolist() == [True] * 699 + [False]
+    assert then.rows.tolist() == [600, 699]
+    assert then.values[:, 0].tolist() == [5.0, 699.0]
+    assert then.values.dtype == np.float32
+    assert np.flatnonzero(~then.found).tolist() == [3]
+    assert nothing.found.all()
+    assert nothing.values.shape == (0, 4)
+
+
+async def test_a_vector_written_again_under_its_revision_counts_as_another(redis, keys, cluster):
+    vectors, store = ItemVectors(redis, keys, cluster=cluster), EntityStore(redis, keys)
+    await store.put_vectors(SPACE.name, [(item(1), 1, vector(1))])
+    first = await vectors.read_unless(SPACE, [item(1)], [NO_TAG])
+    await store.put_vectors(SPACE.name, [(item(1), 1, vector(1, written_at_ms=2))])
+
+    then = await vectors.read_unless(SPACE, [item(1)], first.tags)
+
+    assert then.rows.tolist() == [0]
+
+
 async def test_a_vector_of_another_space_under_this_ones_name_holds(redis, keys, cluster):
     await redis.set(keys.vec(SPACE.name, item(1)), vector(1, (1.0, 2.0)))
+    vectors = ItemVectors(redis, keys, cluster=cluster)
 
     with pytest.raises(Transient, match=SPACE.name):
-        await ItemVectors(redis, keys, cluster=cluster).read(SPACE, [item(1)])
+        await vectors.read(SPACE, [item(1)])
+    with pytest.raises(Transient, match=SPACE.name):
+        await vectors.read_unless(SPACE, [item(1)], [NO_TAG])
 
 
 async def test_vectors_that_are_given_a_time_go_then_and_others_stay(redis, keys, cluster):

@@ -26,6 +26,7 @@ from workers.live.entity_store import EntityStore, EntityWrite, RebuiltEntity, V
 from workers.live.gate_store import GateStore
 from workers.live.history_store import HistoryChange, HistoryStore
 from workers.live.item_vectors import ItemVectors
+from workers.live.items_read import NO_TAG
 from workers.live.keys import Keys
 from workers.live.live_vectors import AsyncLiveVectors, LiveVectors
 from workers.live.memory import bytes_per_entity, bytes_per_user
@@ -214,7 +215,12 @@ async def test_items_are_awaited_and_their_vectors_read_across_slots(cluster, st
         space_record(SPACE).space, ITEMS
     )
 
+    again = await ItemVectors(cluster, KEYS, cluster=True).read_unless(
+        space_record(SPACE).space, ITEMS, [NO_TAG] * len(ITEMS)
+    )
+
     assert await awaited.users(ITEMS) == {ITEMS[0]: [user(1)]}
+    assert again.rows.tolist() == list(range(0, 300, 2))
     assert found.tolist() == [n % 2 == 0 for n in range(300)]
     assert values[0].tolist() == [1.0, 2.0, 3.0, 4.0]
 

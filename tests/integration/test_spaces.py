@@ -591,5 +591,6 @@ async def test_a_learned_space_goes_live_as_any_other_and_users_move_with_every_
     seen = np.array([[place + 1, place + 2, -1, -1] for place in range(len(USERS))])
     seen[0] = [1, 2, 50, 51]
     ones, times = np.ones(seen.shape, np.float32), np.tile(np.arange(4), (len(seen), 1))
-    expected, _ = LearnTower(adaptor).apply(raw, seen, ones, times)
+    tower = LearnTower(adaptor)
+    expected, _ = tower.apply(tower.prepare(raw), seen, ones, times)
     np.testing.assert_allclose(users, expected, atol=1e-3)

@@ -52,6 +52,7 @@ PURE_WORKERS = {
     "workers.knowledge.writer",
     "workers.live.entity_records",
     "workers.live.history_records",
+    "workers.live.items_read",
     "workers.live.seen_record",
     "workers.towers.significance",
     "workers.towers.user_tower",

@@ -1,5 +1,6 @@
 """The entry point: usage, exit codes, one-line errors, and what an import costs."""
 
+import os
 import subprocess
 import sys
 
@@ -62,6 +63,31 @@ def test_the_command_line_imports_no_heavy_library_until_a_command_runs() -> Non
     )
 
     assert loaded.stdout.strip() == "[]", loaded.stderr
+
+
+@pytest.mark.parametrize(("wanted", "threads"), [(None, 1), ("2", 2)])
+def test_a_lane_multiplies_on_one_thread_unless_told_otherwise(wanted, threads) -> None:
+    probe = """
+import sys, types
+def run_lane(name, settings):
+    import numpy
+    from threadpoolctl import threadpool_info
+    print([pool["num_threads"] for pool in threadpool_info() if "numpy" in pool["filepath"]])
+    sys.stdout.flush()
+    return 0
+sys.modules["streams.run_lane"] = types.SimpleNamespace(run_lane=run_lane)
+from streams.cli.main import main
+main(["lane", "items"])
+"""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": wanted or ""}
+    if wanted is None:
+        del environment["OPENBLAS_NUM_THREADS"]
+
+    ran = subprocess.run(
+        [sys.executable, "-c", probe], check=False, capture_output=True, text=True, env=environment
+    )
+
+    assert ran.stdout.strip() == f"[{threads}]", ran.stderr
 
 
 @pytest.mark.parametrize(

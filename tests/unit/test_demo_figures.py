@@ -283,6 +283,7 @@ def test_a_lane_s_figures_are_read_from_its_metrics_page():
     found = read_figures("items", text.decode())
 
     assert found.outcomes == {"emitted": 5, "dead_lettered": 1}
+    assert found.emitted == {"new": 3, "changed": 2}
     assert found.refused == {"not_json": 1}
     assert found.settled == 6
 

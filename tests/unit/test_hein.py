@@ -241,7 +241,9 @@ def tower(directory: Path) -> HeinTower:
 
 def apply(tower: HeinTower, rows: Any, weights: Any, days: Any, items: Any) -> tuple[Any, Any]:
     at_ms = START_MS + np.array(days, np.int64) * DAY_MS
-    return tower.apply(items, np.array(rows, np.int64), np.array(weights, np.float32), at_ms)
+    return tower.apply(
+        tower.prepare(items), np.array(rows, np.int64), np.array(weights, np.float32), at_ms
+    )
 
 
 def test_a_space_is_read_back_with_its_tower(tmp_path: Path):

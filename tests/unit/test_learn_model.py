@@ -131,7 +131,7 @@ def test_numpy_serves_what_torch_was_trained_to(layers):
         items = model.alone(hidden).numpy()
         at = torch.tensor([[length - 1] for length in lengths])
         users = model.sequences(hidden, torch.from_numpy(rows), at)[:, 0].numpy()
-    served = adaptor.network.hidden(parts, mask)
+    served = adaptor.network.entering(adaptor.network.hidden(parts, mask))
 
     np.testing.assert_allclose(adaptor.apply(parts, mask), items, atol=1e-4)
     np.testing.assert_allclose(adaptor.network.newest(served, rows), users, atol=1e-4)
@@ -140,7 +140,7 @@ def test_numpy_serves_what_torch_was_trained_to(layers):
 def test_a_batch_of_one_is_a_batch_of_many():
     adaptor = learn_adaptor(small_model())
     parts, mask = raw_items(ITEMS)
-    hidden = adaptor.network.hidden(parts, mask)
+    hidden = adaptor.network.entering(adaptor.network.hidden(parts, mask))
     rows = np.array([[4, 1, 2, -1], [9, -1, -1, -1], [5, 6, 7, 8]])
 
     many = adaptor.apply(parts, mask)
@@ -154,7 +154,7 @@ def test_a_batch_of_one_is_a_batch_of_many():
 
 def test_many_users_are_taken_a_bounded_number_at_a_time(monkeypatch):
     adaptor = learn_adaptor(small_model())
-    hidden = adaptor.network.hidden(*raw_items(ITEMS))
+    hidden = adaptor.network.entering(adaptor.network.hidden(*raw_items(ITEMS)))
     random = np.random.default_rng(4)
     rows = np.stack([random.permutation(ITEMS)[:8] for _ in range(20)])
 
@@ -166,7 +166,7 @@ def test_many_users_are_taken_a_bounded_number_at_a_time(monkeypatch):
 
 def test_a_sequence_without_items_gives_zeros():
     adaptor = learn_adaptor(small_model())
-    hidden = adaptor.network.hidden(*raw_items(ITEMS))
+    hidden = adaptor.network.entering(adaptor.network.hidden(*raw_items(ITEMS)))
 
     vectors = adaptor.network.newest(hidden, np.array([[-1, -1], [3, -1]]))
 
@@ -202,9 +202,11 @@ def test_a_new_network_starts_at_the_mean_of_what_a_user_had(layers):
     hidden = model.hidden(components).detach()
 
     (user,) = outputs(model, hidden, list(range(20)))
+    (turned,) = outputs(model, hidden, [*range(18, -1, -1), 19])
     with torch.no_grad():
         items = model.alone(hidden).numpy()
 
     means = unit_rows(components[:20].mean(dim=0, keepdim=True).numpy())
     assert float((user[-1] * means[0]).sum()) > 0.9
+    np.testing.assert_allclose(user[-1], turned[-1], atol=1e-5)  # all items weigh alike
     assert float((items * unit_rows(components.numpy())).sum(axis=1).mean()) > 0.95

@@ -9,7 +9,7 @@ from tests.learn_builders import learn_adaptor, small_model
 from tests.space_builders import RAW
 from workers.adaptors.space_files import load_space, save_space
 from workers.encoding.parity import Golden
-from workers.towers.chosen_history import newest_liked
+from workers.towers.chosen_history import newest_chosen
 from workers.towers.learn_tower import LearnTower
 from workers.towers.load_towers import TowerOptions, tower_of
 from workers.towers.user_tower import PADDING
@@ -22,14 +22,16 @@ def apply(rows, weights=None, at_ms=None, items=ITEMS, tower=TOWER):
     rows = np.array(rows)
     weights = np.ones(rows.shape) if weights is None else np.array(weights)
     at_ms = np.tile(np.arange(rows.shape[1]), (len(rows), 1)) if at_ms is None else np.array(at_ms)
-    return tower.apply(items, rows, weights.astype(np.float32), at_ms.astype(np.int64))
+    return tower.apply(
+        tower.prepare(items), rows, weights.astype(np.float32), at_ms.astype(np.int64)
+    )
 
 
 def chosen(rows, weights, at_ms, count=3):
-    return newest_liked(np.array(rows), np.array(weights), np.array(at_ms), count).tolist()
+    return newest_chosen(np.array(rows), np.array(weights), np.array(at_ms), count).tolist()
 
 
-def test_the_newest_liked_items_are_chosen_oldest_first():
+def test_the_newest_chosen_items_are_chosen_oldest_first():
     assert chosen([[4, 5, 6, 7]], [[1, 1, 1, 1]], [[40, 10, 30, 20]]) == [[7, 6, 4]]
 
 
@@ -47,8 +49,17 @@ def test_shorter_choices_are_padded_behind():
     assert chosen(rows, np.ones((2, 3)), [[1, 0, 2], [0, 3, 0]]) == [[4, 5], [6, PADDING]]
 
 
-def test_nobody_who_liked_anything_is_an_empty_choice():
-    assert chosen([[4], [PADDING]], [[-1], [1]], [[1], [1]]) == [[], []]
+def test_of_who_liked_nothing_the_newest_items_of_any_weight_are_chosen():
+    rows = [[4, 5, 6, 7, 4], [4, 5, 6, 7, 4]]
+    weights = [[-1, -0.5, -1, -0.1, -1], [-1, -0.5, 0.1, -0.1, -1]]
+    times = [[1, 2, 3, 4, 5], [1, 2, 3, 4, 5]]
+
+    assert chosen(rows, weights, times) == [[6, 7, 4], [6, PADDING, PADDING]]
+
+
+def test_without_events_nothing_is_chosen():
+    assert chosen([[PADDING], [PADDING]], [[-1], [1]], [[1], [1]]) == [[], []]
+    assert chosen(np.zeros((2, 0), int), np.zeros((2, 0)), np.zeros((2, 0))) == [[], []]
 
 
 def test_a_user_of_one_item_is_that_item():
@@ -61,11 +72,13 @@ def test_a_user_of_one_item_is_that_item():
     np.testing.assert_allclose(vectors, TOWER.adaptor.apply(parts, mask)[[3, 7]], atol=1e-5)
 
 
-def test_who_liked_nothing_has_no_vector():
-    vectors, made = apply([[3, 4], [PADDING, PADDING]], [[-1, 0], [1, 1]])
+def test_who_liked_nothing_is_what_they_met_and_who_met_nothing_has_no_vector():
+    vectors, made = apply([[3, 4], [PADDING, PADDING]], [[-1, -0.5], [1, 1]])
+    liked, _ = apply([[3, 4]])
 
-    assert made.tolist() == [False, False]
-    assert not vectors.any()
+    assert made.tolist() == [True, False]
+    np.testing.assert_allclose(vectors[0], liked[0], atol=1e-6)
+    assert not vectors[1].any()
 
 
 def test_an_item_without_parts_is_left_out():
@@ -150,20 +163,3 @@ def test_a_wrong_declaration_is_refused_with_what_is_wrong(fitted_on, told):
 
     with pytest.raises(ConfigurationError, match=told):
         type(adaptor).from_tensors(changed, adaptor.tensors())
-
-
-def test_items_met_again_are_not_computed_again_and_give_the_same(monkeypatch):
-    tower = LearnTower(learn_adaptor(small_model()))
-    first, _ = apply([[1, 2, 3]], tower=tower)
-    changed = ITEMS.copy()
-    changed[2] = ITEMS[9]
-
-    again, _ = apply([[1, 2, 3]], tower=tower)
-    other, _ = apply([[1, 2, 3]], items=changed, tower=tower)
-    monkeypatch.setattr("workers.towers.learn_tower.KEPT_ITEMS", 4)
-    bounded, _ = apply([[1, 2, 3]], items=changed * 2, tower=tower)
-
-    np.testing.assert_array_equal(again, first)
-    assert np.abs(other - first).max() > 1e-3
-    assert np.isfinite(bounded).all()
-    assert len(tower._hidden) == 4

@@ -397,7 +397,7 @@ def test_a_cast_that_another_item_lists_passes_with_a_director_of_its_own():
     def verdict_on(people: dict[str, str]) -> Rejection | None:
         answer = Answer(GOOD | people, 0, 0, "")
         rejected = gate.judge(answer, {"title": "Magnolia", **of_director})
-        return rejected and rejected.rejection
+        return None if rejected is None else rejected.rejection
 
     assert verdict_on(cast) is Rejection.WRONG_ENTITY
     assert verdict_on(told) is None

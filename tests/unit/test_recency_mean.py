@@ -24,7 +24,9 @@ def apply(
 ) -> tuple[Any, Any]:
     """Users' vectors from rows, weights and ages of events, in days after a start."""
     at_ms = START_MS + np.round(np.array(days, np.float64) * DAY_MS).astype(np.int64)
-    return tower.apply(items, np.array(rows, np.int64), np.array(weights, np.float32), at_ms)
+    return tower.apply(
+        tower.prepare(items), np.array(rows, np.int64), np.array(weights, np.float32), at_ms
+    )
 
 
 def test_one_event_gives_the_direction_of_its_item():

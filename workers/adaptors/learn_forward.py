@@ -2,9 +2,9 @@
 
 A content adaptor, post-norm transformer layers with a causal mask and no positions, an online
 projection, length 1 (arXiv 2405.03988, sections CEX and PAL). Nothing tells positions apart but the
-mask, so what the first layer makes of an item is the same in every history: it is computed once an
-item of the batch, and only the last position goes through the last layer. That is why a history is
-computed anew at every event instead of keeping caches of keys and values (deploy/decisions.md, 39).
+mask, so what the first layer makes of an item is the same in every history: whoever serves may
+remember it by item, and only the last position goes through the last layer. So a history is made
+into a vector anew at every event; no keys and values are kept of users (deploy/decisions.md, 39).
 """
 
 from collections.abc import Iterator, Mapping
@@ -138,55 +138,65 @@ class LearnForward:
             hidden = layer.after_attention(hidden, layer.value(hidden))
         return unit_rows(self.online(hidden))
 
-    def newest(self, hidden: Array, rows: Ints) -> Array:
+    def entering(self, hidden: Array) -> Array:
+        """Return (m, 3 * width): `hidden` (m, width), and its keys and values in the first layer.
+
+        They are the same in every sequence, and all that the first layer needs of an item but for
+        its query, which of the last item alone is cheaper to make than to remember.
+        """
+        first = self.layers[0]
+        return np.concatenate([hidden, first.key(hidden), first.value(hidden)], axis=1)
+
+    def newest(self, entering: Array, rows: Ints) -> Array:
         """Return (n, dim) unit rows, the output at the last position of each sequence.
 
-        `rows` (n, L) points into `hidden` (m, width), oldest first; negative ones are padding, at
-        the end. An empty sequence gives zeros.
+        `rows` (n, L) points into `entering` (m, 3 * width), oldest first; negative ones are
+        padding, at the end. An empty sequence gives zeros.
         """
         lengths = (rows >= 0).sum(axis=1)
-        vectors = np.zeros((len(rows), self.shape.dim), np.float32)
-        first = self.layers[0]
-        projected = first.query(hidden), first.key(hidden), first.value(hidden)
-        for users in _chunks(lengths):
-            longest = int(lengths[users].max())
-            vectors[users] = self._last(
-                hidden, projected, rows[users, :longest], lengths[users] - 1
+        there = np.flatnonzero(lengths)
+        at_end = np.zeros((len(there), self.shape.width), np.float32)
+        attended = np.zeros_like(at_end)
+        for users in _chunks(lengths[there]):
+            longest = int(lengths[there[users]].max())
+            at_end[users], attended[users] = self._at_end(
+                entering, rows[there[users], :longest], lengths[there[users]] - 1
             )
+        vectors = np.zeros((len(rows), self.shape.dim), np.float32)
+        vectors[there] = unit_rows(self.online(self.layers[-1].after_attention(at_end, attended)))
         return vectors
 
-    def _last(
-        self, hidden: Array, projected: tuple[Array, Array, Array], rows: Ints, last: Ints
-    ) -> Array:
+    def _at_end(self, entering: Array, rows: Ints, last: Ints) -> tuple[Array, Array]:
+        """Return what the last layer gets and attends to at the `last` position, (n, width) each.
+
+        Nothing that follows looks at other positions.
+        """
         causal = np.tri(rows.shape[1], dtype=np.bool_)
         every = np.arange(len(rows))
-        end = causal[last][:, None]
-        states = hidden[rows]
-        queries, keys, values = (of[rows] for of in projected)
+        states, keys, values = np.split(entering[rows], 3, axis=2)
         for layer, following in pairwise(self.layers):
             # Padding stands behind every position that counts, so the causal mask hides it too.
             visible = np.broadcast_to(causal, (len(rows), *causal.shape))
-            states = layer.after_attention(states, layer.attend(queries, keys, values, visible))
-            queries, keys, values = (
-                following.query(states),
-                following.key(states),
-                following.value(states),
-            )
-        at_end = queries[every, last][:, None]
-        attended = self.layers[-1].attend(at_end, keys, values, end)
-        outputs = self.layers[-1].after_attention(states[every, last], attended[:, 0])
-        return unit_rows(self.online(outputs))
+            attended = layer.attend(layer.query(states), keys, values, visible)
+            states = layer.after_attention(states, attended)
+            keys, values = following.key(states), following.value(states)
+        layer, at_end = self.layers[-1], states[every, last]
+        attended = layer.attend(layer.query(at_end)[:, None], keys, values, causal[last][:, None])
+        return at_end, attended[:, 0]
 
 
 def _chunks(lengths: Ints) -> Iterator[npt.NDArray[np.intp]]:
-    """Yield the users with a history, the longest first, few enough at a time."""
+    """Yield the sequences, longest first: few enough at a time, and of lengths that are alike."""
     order = np.argsort(-lengths, kind="stable")
-    order = order[: int((lengths > 0).sum())]
+    ordered = lengths[order]
     start = 0
     while start < len(order):
-        size = max(1, _TOKENS_AT_ONCE // int(lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
+        longest = int(ordered[start])
+        # The first that is less than half as long: more than half of its row would be padding.
+        alike = int(np.searchsorted(-ordered, -(longest // 2 + 1), side="right"))
+        end = min(alike, start + max(1, _TOKENS_AT_ONCE // longest))
+        yield order[start:end]
+        start = end
 
 
 def _gelu(rows: Array) -> Array:

@@ -2,9 +2,9 @@
 
 A *query* is a liked rating of a new item by a user with enough earlier likes. At that instant the
 user is the mean of the vectors of the items liked before (those that have one by then), or the
-vector that was read of the user then; and the item is ranked by cosine among the candidates: all
-items live in that regime at that instant but for those that the user had rated before. Nothing
-that happens later is looked at.
+vector that was read of the user then; and the item is ranked by the space's metric among the
+candidates: all items live in that regime at that instant but for those that the user had rated
+before. Nothing that happens later is looked at.
 
 - `missed`: share of queries where the item (or the whole history) has no vector yet.
 - `hr20`, `hr100`: share of all queries with the item among the first 20 or 100; a miss is no hit.
@@ -36,6 +36,7 @@ from workers.evaluation.rating_replay import (
     Rules,
     questions,
 )
+from workers.evaluation.retrieval import Metric
 
 __all__ = [
     "ColdStartFigures",
@@ -56,11 +57,21 @@ _NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, slots=True)
 class RegimeVectors:
-    """The vectors of one regime: `values` (n, d), each live from its event time in ms."""
+    """The vectors of one regime: `values` (n, d), each live from its event time in ms.
+
+    By dot product an item's length counts; a user's never does.
+    """
 
     keys: Sequence[str]
     values: npt.NDArray[np.floating]
     available_at_ms: Ints
+    metric: Metric = "cosine"
+
+    @property
+    def ranked(self) -> npt.NDArray[np.float32]:
+        """(n, d): what is multiplied with a user's direction."""
+        values = np.asarray(self.values, np.float32)
+        return values if self.metric == "dot" else unit_rows(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +124,7 @@ class _Live:
     """
 
     values: npt.NDArray[np.float32]
-    unit: npt.NDArray[np.float32]
+    ranked: npt.NDArray[np.float32]
     available: Ints
 
     @classmethod
@@ -130,9 +141,11 @@ class _Live:
         places = [rows[key] for key in live.keys]
         values = np.zeros((len(rows), live.values.shape[1]), np.float32)
         values[places] = live.values
+        ranked = np.zeros_like(values)
+        ranked[places] = live.ranked
         available = np.full(len(rows), _NEVER)
         available[places] = live.available_at_ms
-        return cls(values, unit_rows(values), available)
+        return cls(values, ranked, available)
 
 
 def _figures(
@@ -168,7 +181,7 @@ def _histories(replay: RatingReplay, live: _Live) -> tuple[npt.NDArray[np.float3
     query_at = np.full(len(replay.user), -1)
     query_at[replay.queries] = np.arange(len(replay.queries))
     births = np.array([audience.at_ms for audience in replay.audiences], np.int64)
-    borns = live.unit[[audience.item for audience in replay.audiences]]
+    borns = live.ranked[[audience.item for audience in replay.audiences]]
     for user in range(replay.users):
         rows = replay.rows_of(user)
         likes = rows[replay.liked[rows]]
@@ -202,7 +215,7 @@ def _as_read(
         known = [user for user in audience.users if replay.names[user] in vectors]
         if known:
             found = np.array([vectors[replay.names[user]] for user in known], np.float32)
-            scores[place, known] = unit_rows(found) @ live.unit[audience.item]
+            scores[place, known] = unit_rows(found) @ live.ranked[audience.item]
     return unit_rows(directions), scores
 
 
@@ -222,7 +235,7 @@ def _ranks(
                 rated = replay.rows_of(int(replay.user[row]))
                 open_[line, replay.item[rated[replay.at_ms[rated] < replay.at_ms[row]]]] = False
         found = open_[np.arange(len(rows)), targets] & users.any(axis=1)
-        scores = np.where(open_, users @ live.unit.T, -np.inf)
+        scores = np.where(open_, users @ live.ranked.T, -np.inf)
         ranks[chunk] = np.where(found, mid_ranks(scores, targets), np.inf)
         candidates[chunk] = open_.sum(axis=1)
     return ranks, candidates

@@ -2,39 +2,47 @@
 
 The newest items that the user took to (a positive weight), each once, at its newest event. So what
 a user disliked is not in their sequence, and an item viewed and then liked is there as liked last.
+
+Of who took to nothing so far, the newest items of whatever weight: to rate a film low is to have
+gone to see it. The next likes of 163 such users of the demo's summer stand before 76 % of all films
+so, before 24 % by the opposite vector, before 72 % by the space's default. In training everybody
+has likes, so the rule is one.
 """
+
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from workers.towers.user_tower import PADDING, Array, Ints
 
+Places: TypeAlias = npt.NDArray[np.intp]
 
-def newest_liked(rows: Ints, weights: Array, at_ms: Ints, count: int) -> Ints:
+
+def newest_chosen(rows: Ints, weights: Array, at_ms: Ints, count: int) -> Ints:
     """Return (n, at most `count`) rows of the chosen events, oldest first, `PADDING` at the end.
 
     `rows`, `weights` and `at_ms` are (n, L) as UserTower.apply takes them; events of one time keep
     their order.
     """
-    chosen = [
-        _newest_of_one(rows[user], weights[user], at_ms[user], count) for user in range(len(rows))
-    ]
-    longest = max((len(one) for one in chosen), default=0)
-    laid = np.full((len(rows), longest), PADDING, np.int64)
-    for user, one in enumerate(chosen):
-        laid[user, : len(one)] = one
+    present = rows != PADDING
+    liked = present & (weights > 0)
+    user, place = np.nonzero(np.where(liked.any(axis=1, keepdims=True), liked, present))
+    order = np.lexsort((at_ms[user, place], user))
+    user, item = user[order], rows[user, place][order]
+    user, item = _once(user, item)
+    lengths = np.bincount(user, minlength=len(rows))
+    skipped = np.maximum(lengths - count, 0)
+    place = np.arange(len(user)) - (np.cumsum(lengths) - lengths + skipped)[user]
+    newest = place >= 0
+    laid = np.full((len(rows), int((lengths - skipped).max(initial=0))), PADDING, np.int64)
+    laid[user[newest], place[newest]] = item[newest]
     return laid
 
 
-def _newest_of_one(rows: Ints, weights: Array, at_ms: Ints, count: int) -> npt.NDArray[np.int64]:
-    liked = np.flatnonzero((rows != PADDING) & (weights > 0))
-    if not _is_rising(at_ms[liked]):
-        liked = liked[np.argsort(at_ms[liked], kind="stable")]
-    newest_first = rows[liked][::-1]
-    _, at = np.unique(newest_first, return_index=True)
-    kept: npt.NDArray[np.int64] = newest_first[np.sort(at)[:count]][::-1]
-    return kept
-
-
-def _is_rising(times: Ints) -> bool:
-    return bool((times[1:] >= times[:-1]).all())
+def _once(user: Places, item: Ints) -> tuple[Places, Ints]:
+    """Return the events (user by user, oldest first) without those that the user repeated later."""
+    pairs = user * (int(item.max(initial=0)) + 1) + item
+    _, back = np.unique(pairs[::-1], return_index=True)
+    last = np.sort(len(pairs) - 1 - back)
+    return user[last], item[last]

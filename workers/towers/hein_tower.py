@@ -28,18 +28,29 @@ class HeinTower:
         """The raw space: users are means of what items' texts say."""
         return self.adaptor.raw_space
 
+    @property
+    def prepared_dim(self) -> int:
+        """See UserTower."""
+        return self.adaptor.network.shape.width
+
+    def prepare(self, items: Array) -> Array:
+        """Return (m, width), the inputs of the experts; see UserTower.prepare.
+
+        A part of `items` (m, P * d) that is all zeros counts as missing, as the raw space has it;
+        an item without any part is zeros.
+        """
+        parts = items.reshape(len(items), len(self.space.parts), self.space.part_dim)
+        return self.adaptor.network.inputs(parts, (parts != 0).any(axis=2))
+
     def apply(self, items: Array, rows: Ints, weights: Array, at_ms: Ints) -> tuple[Array, Mask]:
         """Return (n, dim) rows, the item's block zero, and an (n,) mask; see UserTower.apply.
 
-        Not of length 1: they are features. A part of `items` (m, P * d) that is all zeros counts as
-        missing, as the raw space has it; an item without any part is left out.
+        Not of length 1: they are features. An item that is zeros is left out.
         """
         network, space = self.adaptor.network, self.space
-        parts = items.reshape(len(items), len(space.parts), space.part_dim)
-        mask: Mask = (parts != 0).any(axis=2)
-        described = np.append(mask.any(axis=1), False)  # where PADDING points at
+        described = np.append(items.any(axis=1), False)  # where PADDING points at
         rows = np.where(described[rows], rows, PADDING)
-        tastes = two_tastes(network.inputs(parts, mask), rows, weights, at_ms, self.rule)
+        tastes = two_tastes(items, rows, weights, at_ms, self.rule)
         made = tastes.has_liked | tastes.has_cold
         vectors = np.zeros((len(rows), space.dim), np.float32)
         for tower, means, has in (

@@ -29,6 +29,15 @@ class RecencyMean:
         """Its own space: users lie among the items they like."""
         return self.space
 
+    @property
+    def prepared_dim(self) -> int:
+        """See UserTower."""
+        return self.space.dim
+
+    def prepare(self, items: Array) -> Array:
+        """Return the items as they are; see UserTower.prepare."""
+        return items
+
     def apply(self, items: Array, rows: Ints, weights: Array, at_ms: Ints) -> tuple[Array, Mask]:
         """Return (n, dim) unit rows and an (n,) mask; see UserTower.apply."""
         present = rows != PADDING

@@ -31,13 +31,23 @@ class UserTower(Protocol):
     def input_space(self) -> Space:
         """The space whose item vectors it reads: for a mean, its own."""
 
+    @property
+    def prepared_dim(self) -> int:
+        """How wide its prepared items are."""
+
+    def prepare(self, items: Array) -> Array:
+        """Return (m, prepared_dim) of (m, d) vectors of the input space: the same for all users.
+
+        A row depends on its item alone, so it may be remembered. Blocks.
+        """
+
     def apply(self, items: Array, rows: Ints, weights: Array, at_ms: Ints) -> tuple[Array, Mask]:
         """Return the users' vectors, and which of them there is anything to make from. Blocks.
 
         Pure: the same history gives the same vector, whenever it is asked for.
 
         Args:
-            items: (m, d) distinct item vectors of the input space.
+            items: (m, prepared_dim) distinct items, as `prepare` returns them.
             rows: (n, L) indices into `items`, `PADDING` where there is none.
             weights: (n, L) signed significance of each event.
             at_ms: (n, L) event times.
