@@ -279,9 +279,7 @@ def reki(
             )
         )
     if as_json:
-        from dataclasses import asdict
-
-        print_json({name: {"auc": one.auc, **asdict(one)} for name, one in found.items()})
+        print_json({name: one.to_json() for name, one in found.items()})
         return
     for name, one in found.items():
         low, high = one.by_user

@@ -56,7 +56,7 @@ def learn(  # noqa: PLR0913, PLR0917  # one for each option
     dim: Annotated[int | None, typer.Option(min=1, max=65_535, help="Dimensions.")] = None,
     loss: Annotated[
         Literal["full", "dense"],
-        typer.Option(help="full: softmax over all items; dense: within the batch."),
+        typer.Option(help="full: softmax over items taken for new; dense: within the batch."),
     ] = "full",
     knowledge: Annotated[bool, typer.Option(help="Whether knowledge has a say.")] = True,
     refit: Annotated[
@@ -72,13 +72,20 @@ def learn(  # noqa: PLR0913, PLR0917  # one for each option
     from dataclasses import replace
 
     from streams.learn_training import LearnJob, train
-    from workers.training.learn_options import DENSE_SIZES, FULL_SIZES, LearnOptions
+    from workers.training.learn_options import (
+        DENSE_SIZES,
+        FULL_SIZES,
+        LARGE_OTHERS_RATE,
+        LearnOptions,
+    )
 
     usual = LearnOptions()
+    is_small = loss == "full" and (layers or usual.layers) == 1
     options = replace(
         usual,
         seed=seed,
         loss=loss,
+        others_rate=usual.others_rate if is_small else LARGE_OTHERS_RATE,
         sizes=FULL_SIZES if loss == "full" else DENSE_SIZES,
         epochs=epochs or usual.epochs,
         layers=layers or usual.layers,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workers.training.learn_batches import BatchSizes, batches
+from workers.training.learn_batches import BatchSizes, batches, episodes
 from workers.training.learn_loss import NO_ITEM
 from workers.training.two_stage_sampling import (
     recency_weights,
@@ -114,23 +114,26 @@ def test_items_and_moments_can_be_taken_out():
     assert [early.of_user(user).tolist() for user in range(3)] == [[0], [5, 4], [7]]
 
 
-def test_a_batch_holds_what_was_sampled_and_what_really_follows():
+def many():
     users = np.repeat([f"u{n}" for n in range(6)], 30)
     items = np.concatenate([np.random.default_rng(n).permutation(40)[:30] for n in range(6)])
-    sequences = UserSequences.of(users, items, None)
+    return UserSequences.of(users, items, None)
+
+
+def test_a_batch_holds_what_was_sampled():
+    sequences = many()
     sizes = BatchSizes(users=4, history=8, targets=6, positions=3, pairs=2)
 
-    first, second = batches(sequences, 40, sizes, np.random.default_rng(3))
+    first, second = batches(sequences, sizes, np.random.default_rng(3))
 
     assert (len(first.rows), len(second.rows)) == (4, 2)
     assert first.rows.shape == (4, 8)
     assert first.at.shape == (4, 3)
     assert first.targets.shape == (4, 2)
-    for user in range(4):
-        assert first.known[user, first.rows[user]].all()
-        assert first.follows[user, first.targets[user]].all()
-    assert not (first.known & first.follows).any()
-    assert (first.known.sum(axis=1) + first.follows.sum(axis=1) == 30).all()
+    sets = [set(sequences.of_user(user).tolist()) for user in range(6)]
+    for rows, targets in zip(first.rows.tolist(), first.targets.tolist(), strict=True):
+        assert not {*rows} & {*targets}
+        assert any({*rows, *targets} <= own for own in sets)
     assert (np.diff(first.at, axis=1) > 0).all()
 
 
@@ -139,9 +142,53 @@ def test_short_histories_are_padded_behind_and_repeat_their_last_position():
     sizes = BatchSizes(users=2, history=8, targets=6, positions=3, pairs=4)
     sequences = UserSequences.of(users, items, None)
 
-    (batch,) = batches(sequences, 6, sizes, np.random.default_rng(0))
+    (batch,) = batches(sequences, sizes, np.random.default_rng(0))
 
     short = int((batch.rows != NO_ITEM).sum(axis=1).argmin())
     assert batch.rows[short].tolist()[1:] == [NO_ITEM] * (batch.rows.shape[1] - 1)
     assert batch.at[short].tolist() == [0, 0, 0]
     assert (batch.targets[short] != NO_ITEM).sum() == 1
+
+
+def test_what_is_new_in_an_episode_is_in_no_history_and_all_of_it_is_to_be_found():
+    sequences = many()
+    sizes = BatchSizes(users=4, history=100)
+
+    first, second = episodes(sequences, 40, sizes, np.random.default_rng(3))
+
+    assert (len(first.rows), len(second.rows)) == (4, 2)
+    assert set(first.asked.tolist()) != set(second.asked.tolist())
+    sets = [set(sequences.of_user(user).tolist()) for user in range(6)]
+    for episode in (first, second):
+        asked = set(episode.asked.tolist())
+        assert 0 < len(asked) < 20
+        for rows, at, found in zip(episode.rows, episode.at, episode.found, strict=True):
+            history = set(rows[rows != NO_ITEM].tolist())
+            assert at.tolist() == [len(history) - 1]
+            assert not history & asked
+            assert history | set(episode.asked[found].tolist()) in sets
+
+
+def test_an_episode_leaves_a_history_in_its_order_and_takes_a_sample_of_a_long_one():
+    sequences = timed()
+    asked = np.zeros(8, np.bool_)
+    asked[[2, 6]] = True
+
+    history, targets = sequences.apart(0, asked, np.random.default_rng(0))
+    short = BatchSizes(users=6, history=5)
+    (episode,) = episodes(many(), 40, short, np.random.default_rng(1))
+
+    assert (history.tolist(), targets.tolist()) == ([0, 3, 1], [2])
+    assert episode.rows.shape == (6, 5)
+
+
+def test_users_with_nothing_on_a_side_are_in_no_episode():
+    alone = UserSequences.of(np.array(["a", "b"]), np.array([0, 1]), None)
+
+    made = [
+        one
+        for seed in range(20)
+        for one in episodes(alone, 2, BatchSizes(users=2), np.random.default_rng(seed))
+    ]
+
+    assert made == []

@@ -13,11 +13,17 @@ from tests.space_builders import RAW
 from workers.adaptors.learn import LearnAdaptor
 from workers.adaptors.raw import raw_adaptor
 from workers.towers.learn_tower import LearnTower
-from workers.training.held_out import HeldOutFigures, hold_out, hold_out_items
+from workers.training.held_out import (
+    TAKEN_FOR_NEW,
+    HeldOutFigures,
+    hold_out,
+    hold_out_items,
+)
 from workers.training.item_confidence import chosen_confidence, confidence_of_parts
 from workers.training.learn_batches import BatchSizes
 from workers.training.learn_options import LearnOptions
-from workers.training.learn_trainer import item_vectors, user_vectors
+from workers.training.learn_trainer import LearnTrainer, item_vectors, user_vectors
+from workers.training.reduced_parts import ComponentSizes, ReducedParts
 from workers.training.train_learn import LearnData, train_learn, without_knowledge
 from workers.training.user_sequences import UserSequences
 
@@ -101,7 +107,7 @@ def test_training_learns_what_users_take_to(loss):
         epochs=20,
         patience=20,
         learning_rate=1e-2,
-        adaptor_rate=1.0,
+        others_rate=1.0,
         dropout=0.0,
         part_dropout=0.0,
         knowledge_dropout=0.0,
@@ -116,6 +122,26 @@ def test_training_learns_what_users_take_to(loss):
     same = kinds[:, None] == kinds
     np.fill_diagonal(same, False)
     assert alike[same].mean() > alike[kinds[:, None] != kinds].mean() + 0.2
+
+
+def test_without_a_rate_of_their_own_only_keys_and_gains_change():
+    given = data()
+    options = replace(OPTIONS, epochs=2)
+    reduced = ReducedParts.of(
+        given.parts, given.mask, given.train, ComponentSizes(16, 4, 20, 2.0, 1)
+    )
+    trainer = LearnTrainer(reduced, KNOWLEDGE, given.train, options, CPU)
+    before = {name: value.clone() for name, value in trainer.averaged().state_dict().items()}
+
+    trainer.epoch(0, lambda _done, _total: None)
+
+    after = trainer.averaged().state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed == {
+        "layers.0.key.weight",
+        "layers.0.attention_norm.weight",
+        "layers.0.ffn_norm.weight",
+    }
 
 
 def test_the_space_declares_what_it_was_made_of(space):
@@ -260,7 +286,7 @@ def test_what_is_served_is_what_was_judged(layers, monkeypatch):
     served = adaptor.apply(given.parts, given.mask)
     raw = np.where(given.mask[:, :, None], given.parts, 0).reshape(ITEMS, -1)
     times = np.broadcast_to(np.arange(rows.shape[1]), rows.shape)
-    users, made = tower.apply(raw, rows, np.ones(rows.shape, np.float32), times)
+    users, made = tower.apply(tower.prepare(raw), rows, np.ones(rows.shape, np.float32), times)
 
     assert made.all()
     reach = np.where(given.mask, 1, adaptor.confidence).prod(axis=1, keepdims=True)
@@ -278,23 +304,28 @@ def test_held_out_items_are_in_no_history_and_no_training():
     assert not np.isin(held_out.rows, held_out.candidates).any()
 
 
-def test_with_times_the_last_stretch_is_held_out():
-    everything = sequences(timed=True)
+def test_with_times_new_items_of_the_last_stretch_are_held_out():
+    timed = sequences(timed=True)
+    assert timed.at_ms is not None
+    cut = timed.quantile(0.8)
+    # The first item is met in the last stretch only.
+    late = (timed.items != 0) | (timed.at_ms > cut)
+    users = np.repeat(timed.users, np.diff(timed.starts))
+    everything = UserSequences.of(users[late], timed.items[late], timed.at_ms[late])
+    cut = everything.quantile(0.8)
 
     train, held_out = hold_out(everything, ITEMS, 0.2, 3, 10)
 
-    cut = everything.quantile(0.8)
     assert train.at_ms is not None
     assert train.at_ms.max() <= cut
-    assert len(train.items) == (everything.at_ms <= cut).sum()
-    assert len(held_out.candidates) == ITEMS
-    first = held_out.positives.candidates[held_out.positives.users == 0]
-    owner = next(
-        user
-        for user in range(USERS)
-        if len(everything.divided(user, cut).history) and len(everything.divided(user, cut).targets)
-    )
-    assert set(first.tolist()) == set(everything.divided(owner, cut).targets.tolist())
+    assert not np.isin(train.items, held_out.candidates).any()
+    assert not np.isin(held_out.rows, held_out.candidates).any()
+    assert 0 in held_out.candidates
+    assert len(held_out.candidates) == 1 + round((ITEMS - 1) * TAKEN_FOR_NEW)
+    found = np.bincount(held_out.candidates[held_out.positives.candidates], minlength=ITEMS)
+    later = np.bincount(everything.after(cut).items, minlength=ITEMS)
+    assert found.sum() > 0
+    assert (found <= later).all()
 
 
 def test_a_file_may_say_what_to_find():

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import orjson
 import pytest
 import torch
 
@@ -33,6 +34,9 @@ def test_a_gain_is_told_from_what_only_looks_like_one():
     assert reki.relative == pytest.approx(reki.gain / found[WITHOUT].auc)
     assert len(reki.aucs) == len(reki.valid_aucs) == 2
     assert {"new items", "tail users"} <= reki.by_bucket.keys()
+    written = orjson.loads(orjson.dumps(reki.to_json()))
+    assert written["auc"] == pytest.approx(reki.auc)
+    assert written["by_user"] == [reki.by_user.low, reki.by_user.high]
 
 
 def test_every_arm_changes_something():

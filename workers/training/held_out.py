@@ -1,10 +1,11 @@
-"""What a LEARN network is chosen by: users' next items, or items kept out of the training. Numpy.
+"""What a LEARN network is chosen by: items that are in no history and no softmax. Numpy.
 
-Never the test set: with times the last stretch of them is held out, without times a share of the
-items, drawn at random, or what the caller names. A held-out item is in no history and no softmax.
+Never the test set. Without times a share of the items, drawn at random, or what the caller names.
+With times what users took to in the last stretch of them, of the items that were first met there
+and, since those may be few, of some drawn at random: most of what comes next is old items, and how
+well these are ranked says little of new ones.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,12 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import ConfigurationError
-from workers.evaluation.retrieval import NO_PAIRS, Pairs, retrieve
+from workers.evaluation.retrieval import Pairs, retrieve
 from workers.training.learn_batches import laid
 from workers.training.user_sequences import UserSequences
 
 TOP = 20
 """Recall and NDCG of the first so many are what counts."""
+
+TAKEN_FOR_NEW = 0.3
+"""Of the items known before the last stretch of time so many are taken for new ones."""
 
 Ints = npt.NDArray[np.int64]
 Array = npt.NDArray[np.float32]
@@ -34,14 +38,12 @@ class HeldOutFigures(NamedTuple):
 class HeldOut:
     """Users' `rows` (U, L) of the catalogue, oldest first, NO_ITEM behind, and what to find.
 
-    `candidates` (c,) are rows of the catalogue; `positives` pairs of a user and a place among them;
-    `left_out` are a user's own candidates that do not compete.
+    `candidates` (c,) are rows of the catalogue; `positives` pairs of a user and a place among them.
     """
 
     rows: Ints
     candidates: Ints
     positives: Pairs
-    left_out: Pairs
 
     def judge(self, users: Array, items: Array) -> HeldOutFigures:
         """Return the figures of user vectors (U, dim) and vectors of all items (n, dim), by dot."""
@@ -51,7 +53,6 @@ class HeldOut:
             self.positives,
             k=min(TOP, len(self.candidates)),
             metric="dot",
-            left_out=self.left_out,
         )
         return HeldOutFigures(float(found.recall.mean()), float(found.ndcg.mean()))
 
@@ -64,22 +65,29 @@ class Parted(NamedTuple):
 
 
 def hold_out(sequences: UserSequences, items: int, share: float, seed: int, history: int) -> Parted:
-    """Return the sequences parted in time, or by items where there are no times.
+    """Return the sequences parted by items, and in time where there are times.
 
     `items` is the size of the catalogue, `history` how many items of a user count. Raises
     ConfigurationError when nothing is left on one side.
     """
+    train = test = sequences
     if sequences.at_ms is not None:
-        return _last_stretch(sequences, sequences.quantile(1 - share), items, history)
-    known = np.unique(sequences.items)
+        cut_ms = sequences.quantile(1 - share)
+        train, test = sequences.before(cut_ms), sequences.after(cut_ms)
+        share = TAKEN_FOR_NEW
+    known = np.unique(train.items)
     drawn = np.random.default_rng(seed).permutation(known)[: max(1, round(len(known) * share))]
-    return hold_out_items(sequences, sequences, drawn, items, history)
+    new = np.union1d(drawn, np.setdiff1d(test.items, known))
+    return hold_out_items(train, test, new, items, history)
 
 
 def hold_out_items(
     train: UserSequences, test: UserSequences, drawn: Ints, items: int, history: int
 ) -> Parted:
-    """Return `train` without the items `drawn`, and who had which of them in `test`."""
+    """Return `train` without the items `drawn`, and who had which of them in `test`.
+
+    Raises ConfigurationError when nobody did.
+    """
     out = np.zeros(items, np.bool_)
     out[drawn] = True
     left = train.without_items(out)
@@ -95,26 +103,6 @@ def hold_out_items(
         if len(own) and positives:
             histories.append(own[-history:])
             found.append(positives)
-    return Parted(left, _held_out(histories, np.sort(drawn), found, NO_PAIRS))
-
-
-def _last_stretch(sequences: UserSequences, cut_ms: int, items: int, history: int) -> Parted:
-    histories, found, left_out = [], [], []
-    for user in range(len(sequences)):
-        division = sequences.divided(user, cut_ms)
-        if len(division.history) and len(division.targets):
-            histories.append(division.history[-history:])
-            found.append(np.unique(division.targets).tolist())
-            left_out.append(np.unique(division.history).tolist())
-    candidates = np.arange(items)
-    return Parted(
-        sequences.before(cut_ms), _held_out(histories, candidates, found, Pairs.of(left_out))
-    )
-
-
-def _held_out(
-    histories: list[Ints], candidates: Ints, found: Sequence[Sequence[int]], left_out: Pairs
-) -> HeldOut:
     if not histories:
         raise ConfigurationError("--valid", "no user has both a history and something to find")
-    return HeldOut(laid(histories), candidates, Pairs.of(found), left_out)
+    return Parted(left, HeldOut(laid(histories), np.sort(drawn), Pairs.of(found)))

@@ -3,7 +3,7 @@
 Dense: every sampled history position of a user against every sampled target of theirs; negatives
 are the targets of other users of the batch. A user's other targets are in no denominator of
 theirs, and neither is any item of another user that is among the user's own targets. Full: the
-negatives are all items of the catalogue but those that the user is known to have had.
+negatives are all candidates that are none of the user's targets.
 """
 
 import torch
@@ -40,26 +40,17 @@ def dense_all_action(users: Tensor, items: Tensor, item_ids: Tensor, scale: Tens
     return mean
 
 
-def full_softmax(
-    users: Tensor,
-    catalogue: Tensor,
-    targets: Tensor,
-    known: Tensor,
-    scale: Tensor,
-) -> Tensor:
-    """Return the mean over users of their targets' mean loss against the whole catalogue.
+def full_softmax(users: Tensor, candidates: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
+    """Return the mean over users of their targets' mean loss against all other candidates.
 
     Args:
-        users: (B, H, dim) unit user vectors.
-        catalogue: (n, dim) unit vectors of all items, recomputed at every step.
-        targets: (B, n) bool: what each user is to be told from the rest by; users without any count
-            nothing.
-        known: (B, n) bool: other items of the user's, in no denominator of theirs.
+        users: (B, dim) unit user vectors.
+        candidates: (c, dim) unit vectors of items, recomputed at every step.
+        targets: (B, c) bool: what each user is to be told from the rest by, at least one each.
         scale: (), what cosines are multiplied with.
     """
-    scores = scale * torch.einsum("bhd,nd->bhn", users, catalogue)
-    others = scores.masked_fill((known | targets)[:, None], _OUT).logsumexp(-1, keepdim=True)
+    scores = scale * users @ candidates.T
+    others = scores.masked_fill(targets, _OUT).logsumexp(-1, keepdim=True)
     losses = torch.logaddexp(scores, others) - scores
-    each = (losses * targets[:, None]).sum(-1) / targets.sum(-1)[:, None].clamp(min=1)
-    judged = targets.any(-1)
-    return each.mean(1)[judged].mean() if bool(judged.any()) else scores.sum() * 0.0
+    mean: Tensor = ((losses * targets).sum(-1) / targets.sum(-1)).mean()
+    return mean

@@ -8,8 +8,11 @@ from workers.training.learn_batches import BatchSizes
 DENSE_SIZES = BatchSizes()
 """Those of the paper."""
 
-FULL_SIZES = BatchSizes(users=1024, history=200, targets=200, positions=1)
-"""Whole histories against all that follows: the items of a step cost more than its users."""
+FULL_SIZES = BatchSizes(users=1024, history=200)
+"""Of episodes: the items of a step cost more than its users."""
+
+LARGE_OTHERS_RATE = 0.25
+"""For networks whose interactions are many enough to learn all weights from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +24,21 @@ class LearnOptions:
             learned on `width` components.
         directions: components that are taught by who took to what; the rest are principal ones.
         sharpness: of the radial units.
-        loss: "full" softmax over the catalogue (small ones), or the "dense" loss within the batch.
+        loss: "full" softmax over the new items of an episode, which are taken from all of a
+            (small) catalogue, or the "dense" loss within the batch.
         sizes: of a batch.
         epochs: at most so many passes over the users.
         patience: epochs without a better figure on what was held out before it stops.
         learning_rate, weight_decay, warmup_epochs: AdamW's, on a cosine to a tenth.
-        adaptor_rate: share of the learning rate that the content adaptor and the online projection
-            get: they start well, and soon know the trained items by heart.
+        gain_rate: share of the learning rate that the norms' gains and the temperature get; the
+            keys, that is what an item weighs in a history, have all of it.
+        others_rate: share that all other weights get: with the items of a small catalogue they
+            start well, and soon know the trained ones by heart.
         temperature: what cosines are divided by at first; learned.
         dropout: inside the layers.
         part_dropout: chance of each part of an item to be left out of a step.
-        knowledge_dropout: chance of an item to be without all its knowledge in a step, so that one
-            about which nothing was written yet is nothing new to the network.
+        knowledge_dropout: chance of an item to be without all its knowledge in a step. Both are 0
+            since the start knows of missing parts, and keys would learn to tell such items.
         average: share that a running average of the weights keeps at a step; what is served is it.
         seed: of everything drawn.
     """
@@ -48,16 +54,17 @@ class LearnOptions:
     sharpness: float = 2.0
     loss: Literal["full", "dense"] = "full"
     sizes: BatchSizes = FULL_SIZES
-    epochs: int = 20
+    epochs: int = 6
     patience: int = 3
-    learning_rate: float = 3e-4
-    adaptor_rate: float = 0.02
+    learning_rate: float = 1.2e-3
+    gain_rate: float = 2.5
+    others_rate: float = 0.0
     weight_decay: float = 0.0
     warmup_epochs: float = 1.0
-    temperature: float = 0.15
+    temperature: float = 0.1
     dropout: float = 0.1
-    part_dropout: float = 0.1
-    knowledge_dropout: float = 0.1
+    part_dropout: float = 0.0
+    knowledge_dropout: float = 0.0
     average: float = 0.95
     seed: int = 1
 

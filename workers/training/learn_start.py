@@ -28,6 +28,10 @@ def start_at_mean(model: LearnModel, generator: torch.Generator) -> None:
         model.online.bias.zero_()
         for layer in (first, *others):
             _silence(layer, generator)
+        # All keys alike, and a query that any change of them shows in: what an item weighs in its
+        # history is learned from the first step on.
+        first.key.weight.zero_()
+        first.query.bias.fill_(1.0)
         gain = MEAN_GAIN**0.5 * torch.eye(len(first.out.weight))
         first.value.weight.copy_(gain)
         first.out.weight.copy_(gain)

@@ -5,7 +5,9 @@ from a checkpoint ends where one that was never interrupted ends.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from workers.adaptors.learn_shape import LearnShape
-from workers.training.learn_batches import Batch, batches
+from workers.training.learn_batches import Batch, Episode, batches, episodes
 from workers.training.learn_loss import dense_all_action, full_softmax
 from workers.training.learn_model import LearnModel
 from workers.training.learn_options import LearnOptions
@@ -30,6 +32,13 @@ _LOWEST_RATE = 0.1
 _CLIPPED_NORM = 1.0
 _FIRST_STEPS = 10.0
 """The running average forgets its start by that many steps, before its own pace takes over."""
+
+
+class _Shown(NamedTuple):
+    """Items (n, width) past the content adaptor: as they are served, and as if they were new."""
+
+    known: Tensor
+    new: Tensor
 
 
 class LearnTrainer:
@@ -51,16 +60,17 @@ class LearnTrainer:
         options: LearnOptions,
         device: torch.device,
     ) -> None:
-        self._sequences = sequences
+        # A step is about items that somebody took to, and those alone.
+        known = np.unique(sequences.items)
+        self._sequences = replace(sequences, items=np.searchsorted(known, sequences.items))
         self._options = options
         self._device = device
-        self._shares = torch.from_numpy(reduced.shares).to(device)
+        self._shares = torch.from_numpy(reduced.shares[known]).to(device)
         self._offset = torch.from_numpy(reduced.offset).to(device)
-        self._new_shares = torch.from_numpy(reduced.new_shares).to(device)
-        self._new_offsets = torch.from_numpy(reduced.new_offsets).to(device)
-        self._mask = torch.from_numpy(reduced.mask).to(device)
+        self._new_shares = torch.from_numpy(reduced.new_shares[known]).to(device)
+        self._new_offsets = torch.from_numpy(reduced.new_offsets[known]).to(device)
+        self._mask = torch.from_numpy(reduced.mask[known]).to(device)
         self._is_knowledge = torch.from_numpy(knowledge_parts).to(device)
-        self._warm = torch.from_numpy(np.unique(sequences.items)).to(device)
         self.shape = LearnShape(
             width=options.width,
             layers=options.layers,
@@ -81,10 +91,8 @@ class LearnTrainer:
         self._average = {
             name: value.detach().clone() for name, value in self.model.named_parameters()
         }
-        slow = [*self.model.content.parameters(), *self.model.online.parameters()]
-        fast = [*self.model.layers.parameters(), self._log_scale]
         self._optimizer = torch.optim.AdamW(
-            [{"params": slow, "share": options.adaptor_rate}, {"params": fast, "share": 1.0}],
+            _groups(self.model, self._log_scale, options),
             lr=options.learning_rate,
             betas=_BETAS,
             eps=_EPSILON,
@@ -99,12 +107,15 @@ class LearnTrainer:
         random = np.random.default_rng([self._options.seed, number])
         self.model.train()
         losses = []
-        for batch in batches(self._sequences, len(self._shares), self._options.sizes, random):
+        losses_of = self._losses(random)
+        while True:
             self._set_rate()
             with torch.autocast(
                 self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"
             ):
-                loss = self._loss(batch)
+                loss = next(losses_of, None)
+            if loss is None:
+                break
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIPPED_NORM)
@@ -151,28 +162,39 @@ class LearnTrainer:
             self._log_scale.copy_(log_scale)
         self._steps = steps
 
-    def _loss(self, batch: Batch) -> Tensor:
-        options, device = self._options, self._device
-        kept = self._kept()
-        hidden = self.model.hidden(torch.einsum("npr,np->nr", self._shares, kept) + self._offset)
-        # What is to be found is shown as it would look if it were new.
-        new = torch.einsum("npr,np->nr", self._new_shares, kept) + self._new_offsets
-        rows = torch.from_numpy(batch.rows).to(device)
-        users = self.model.sequences(hidden, rows, torch.from_numpy(batch.at).to(device))
-        scale = self._log_scale.exp()
+    def _losses(self, random: np.random.Generator) -> Iterator[Tensor]:
+        """Yield the loss of each step of an epoch."""
+        options, items = self._options, len(self._shares)
         if options.loss == "dense":
-            ids = torch.from_numpy(batch.targets).to(device)
-            targets = self.model.hidden(new[ids.clamp(min=0).flatten()])
-            items = self.model.alone(targets).view(*ids.shape, -1)
-            return dense_all_action(users.float(), items.float(), ids, scale)
-        warm = self._warm
-        return full_softmax(
-            users.float(),
-            self.model.alone(self.model.hidden(new[warm])).float(),
-            torch.from_numpy(batch.follows).to(device)[:, warm],
-            torch.from_numpy(batch.known).to(device)[:, warm],
-            scale,
+            yield from map(self._dense, batches(self._sequences, options.sizes, random))
+        else:
+            yield from map(self._full, episodes(self._sequences, items, options.sizes, random))
+
+    def _dense(self, batch: Batch) -> Tensor:
+        shown = self._shown()
+        users = self.model.sequences(shown.known, self._tensor(batch.rows), self._tensor(batch.at))
+        ids = self._tensor(batch.targets)
+        items = self.model.alone(shown.new[ids.clamp(min=0).flatten()]).view(*ids.shape, -1)
+        return dense_all_action(users.float(), items.float(), ids, self._log_scale.exp())
+
+    def _full(self, episode: Episode) -> Tensor:
+        shown = self._shown()
+        users = self.model.sequences(
+            shown.known, self._tensor(episode.rows), self._tensor(episode.at)
         )
+        items = self.model.alone(shown.new[self._tensor(episode.asked)])
+        found = self._tensor(episode.found)
+        return full_softmax(users[:, 0].float(), items.float(), found, self._log_scale.exp())
+
+    def _shown(self) -> _Shown:
+        """Return the items of a step; what is to be found is shown as it would look if new."""
+        kept = self._kept()
+        known = torch.einsum("npr,np->nr", self._shares, kept) + self._offset
+        new = torch.einsum("npr,np->nr", self._new_shares, kept) + self._new_offsets
+        return _Shown(self.model.hidden(known), self.model.hidden(new))
+
+    def _tensor(self, array: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
 
     def _kept(self) -> Tensor:
         """Return (n, P), 1 for the parts that this step does not leave out."""
@@ -200,6 +222,24 @@ class LearnTrainer:
         with torch.no_grad():
             for name, value in self.model.named_parameters():
                 self._average[name].lerp_(value, 1 - kept)
+
+
+def _groups(
+    model: LearnModel, log_scale: torch.nn.Parameter, options: LearnOptions
+) -> list[dict[str, object]]:
+    """Return what the optimizer changes, in groups, each with its `share` of the learning rate."""
+    keys, gains, others = [], [log_scale], []
+    for name, value in model.named_parameters():
+        if name.endswith("key.weight"):
+            keys.append(value)
+        elif name.endswith("norm.weight"):
+            gains.append(value)
+        else:
+            # What does not change needs no gradient, and has none to clip the others' by.
+            value.requires_grad_(options.others_rate > 0)
+            others.append(value)
+    groups = [(keys, 1.0), (gains, options.gain_rate), (others, options.others_rate)]
+    return [{"params": values, "share": share} for values, share in groups if share > 0]
 
 
 @torch.no_grad()

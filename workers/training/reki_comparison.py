@@ -6,7 +6,7 @@ the same samples, chosen on the same validation and judged on the same test samp
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -66,6 +66,10 @@ class ArmFigures:
     def auc(self) -> float:
         """The mean over seeds."""
         return float(np.mean(self.aucs))
+
+    def to_json(self) -> dict[str, object]:
+        """Return JSON-ready values."""
+        return {"auc": self.auc, **asdict(self), "by_user": list(self.by_user)}
 
 
 def compare(

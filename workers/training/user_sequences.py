@@ -74,6 +74,10 @@ class UserSequences:
         """Return what happened at or before a moment; raises ValueError without times."""
         return self._kept(self._times() <= cut_ms)
 
+    def after(self, cut_ms: int) -> Self:
+        """Return what happened after a moment; raises ValueError without times."""
+        return self._kept(self._times() > cut_ms)
+
     def quantile(self, share: float) -> int:
         """Return the moment by which a share of the events had happened."""
         return int(np.quantile(self._times(), share, method="lower"))
@@ -83,6 +87,14 @@ class UserSequences:
         own = slice(int(self.starts[user]), int(self.starts[user + 1]))
         place = int(np.searchsorted(self._times()[own], cut_ms, side="right"))
         return Division(self.items[own][:place], self.items[own][place:])
+
+    def apart(self, user: int, asked: Mask, random: np.random.Generator) -> Division:
+        """Return the user's items without those `asked` (catalogue,), and those asked."""
+        own = self.of_user(user)
+        if self.at_ms is None:
+            own = random.permutation(own)
+        out = asked[own]
+        return Division(own[~out], own[out])
 
     def divisions(self, random: np.random.Generator) -> Iterator[tuple[int, Division]]:
         """Yield each user once, in random order, with a division drawn for them.
