@@ -44,7 +44,7 @@ _FORMS = ("csv", "csv.gz", "jsonl", "jsonl.gz")
 _CHECKPOINT = "checkpoint.pt"
 
 HELD_OUT_SHARE = 0.15
-"""Of the time, or of the items, by which the number of epochs is chosen."""
+"""Of the time, or where there are no times of the items, by which the epochs are chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,9 @@ async def train(
     directory = settings.encode.spaces_dir
     if job.name in list_spaces(directory):
         raise ConfigurationError("--out", f"the space {job.name} exists in {directory}")
+    if not job.options.others_rate and job.options.dim > job.options.width:
+        # The projection keeps its start: what is beyond the width would be zero for everything.
+        raise ConfigurationError("--dim", f"at most the width of the network, {job.options.width}")
     knowledge = job.data / KNOWLEDGE
     catalogue = await represent_catalogue(
         settings,
@@ -130,7 +133,7 @@ def _learn_data(settings: Settings, job: LearnJob, catalogue: RepresentedCatalog
     everything = _sequences(read_interactions(file), rows, neutral, job.until_ms)
     items, options = len(rows), job.options
     if job.valid is not None:
-        asked = _sequences(read_interactions(job.valid), rows, neutral, None)
+        asked = _sequences(read_interactions(job.valid), rows, neutral, job.until_ms)
         parted = hold_out_items(everything, asked, np.unique(asked.items), items, options.history)
     else:
         parted = hold_out(everything, items, HELD_OUT_SHARE, options.seed, options.history)

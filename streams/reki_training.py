@@ -87,7 +87,6 @@ async def train(
             **source.hashes,
             "options": json.dumps(job.options.declared(), sort_keys=True),
         },
-        metrics={},
     )
     catalogue.save_raw_space(directory)
     path = save_space(directory, adaptor, catalogue.golden)

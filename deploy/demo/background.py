@@ -1,6 +1,7 @@
 """A thread that lives as long as a `with` block: what the demo's watchers and displays share."""
 
 import threading
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
@@ -9,7 +10,7 @@ from schemas.errors import FreshetError
 _JOIN_SECONDS = 5.0
 
 
-class Background:
+class Background(ABC):
     """To be derived from: `_run` returns soon after `_ended` is set.
 
     What ends it by itself is kept for `check`, which the demo's own thread calls.
@@ -40,8 +41,9 @@ class Background:
         self._woken.set()
         self._thread.join(_JOIN_SECONDS)
 
+    @abstractmethod
     def _run(self) -> None:
-        raise NotImplementedError
+        """Work until `_ended` is set."""
 
     def _guarded(self) -> None:
         try:

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from streams.cli.children import Child
     from streams.settings import Settings
 
-_RESUME = "resume"
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""

@@ -27,7 +27,7 @@ Valid = Annotated[
     Path | None,
     typer.Option(
         help="Interactions with items kept out of the training, to choose the epochs by; without "
-        "it the last stretch of time is kept out, or, where there are no times, some of the items."
+        "it some of the items are kept out, and, where there are times, their last stretch."
     ),
 ]
 Until = Annotated[

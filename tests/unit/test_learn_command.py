@@ -107,6 +107,23 @@ async def test_a_file_can_say_what_to_choose_by(settings, folder):
     assert trained.epochs[0].figures is not None
 
 
+async def test_what_is_left_out_from_a_date_on_chooses_nothing_either(settings, folder):
+    valid = folder / "later.csv"
+    valid.write_text("user_id,item_id,timestamp\nu0,1,5\nu1,2,10000000\n")
+
+    _, trained = await run(settings, job(folder, valid=valid, until_ms=10_000_000, refit=False))
+
+    # Only the first item is asked about, so only it leaves the training: three liked it.
+    assert trained.adaptor.space.fitted_on["interactions"] == 10 * 8 - 3
+
+
+async def test_more_dimensions_than_the_network_is_wide_are_refused(settings, folder):
+    wide = replace(OPTIONS, dim=OPTIONS.width + 1)
+
+    with pytest.raises(ConfigurationError, match="at most the width of the network, 12"):
+        await run(settings, job(folder, options=wide))
+
+
 async def test_knowledge_can_be_left_out_of_the_training(settings, folder):
     _, trained = await run(settings, job(folder, knowledge=False))
 

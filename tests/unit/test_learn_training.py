@@ -249,6 +249,10 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
 
     with pytest.raises(ConfigurationError, match="other data or options"):
         trained(data(), replace(OPTIONS, seed=8), checkpoint=checkpoint)
+    given = data()
+    fewer = replace(given.held_out, rows=given.held_out.rows[:, :1])
+    with pytest.raises(ConfigurationError, match="other data or options"):
+        trained(replace(given, held_out=fewer), checkpoint=checkpoint)
 
 
 def test_training_stops_when_it_gets_no_better():

@@ -31,7 +31,7 @@ class Halving:
         return items[:, :2] / 2
 
     def apply(self, items, rows, weights, at_ms):
-        raise NotImplementedError
+        raise AssertionError("items are prepared without any user")
 
 
 class World:

@@ -8,18 +8,12 @@ is our own.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import lru_cache
 
 from schemas.entities import EntityKind
 from schemas.errors import InvalidInput
 from schemas.fingerprints import Json
 from schemas.reasons import Reason
-from workers.knowledge.prompts import (
-    Domain,
-    Prompt,
-    template,
-)
+from workers.knowledge.prompts import Domain, Prompt, Wording, template, told
 from workers.knowledge.titles import entries, first_within, title_line
 
 MEMBERS = "members"
@@ -59,18 +53,17 @@ def group_prompt(domain: Domain, fields: Mapping[str, Json]) -> Prompt:
     lines = _lines(domain, fields)
     if not lines:
         raise InvalidInput(Reason.EMPTY_TITLE, "a request about a group without a title")
-    blank = _template(domain)
-    return replace(blank, user=blank.user.format(fields="\n".join(lines)))
+    return told(template(domain, _WORDING), lines)
 
 
 def group_prompt_id(domain: Domain) -> str:
     """Return the id of every prompt about a group: a hash of all that is not the group's."""
-    return _template(domain).prompt_id
+    return template(domain, _WORDING).prompt_id
 
 
 def group_rules(domain: Domain) -> str:
     """Return what every prompt about a group begins with."""
-    return _template(domain).system
+    return template(domain, _WORDING).system
 
 
 def member_titles(fields: Mapping[str, Json]) -> list[str]:
@@ -83,12 +76,4 @@ def _lines(domain: Domain, fields: Mapping[str, Json]) -> list[str]:
     return first_within([title_line(entry) for entry in members], domain.max_fields_bytes)
 
 
-@lru_cache(maxsize=16)
-def _template(domain: Domain) -> Prompt:
-    return template(
-        domain,
-        _SYSTEM,
-        _USER,
-        EntityKind.GROUP,
-        lambda fields: _lines(domain, fields),
-    )
+_WORDING = Wording(EntityKind.GROUP, _SYSTEM, _USER, _lines)

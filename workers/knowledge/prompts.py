@@ -9,7 +9,7 @@ Source of the factor lists: REKI (arXiv 2408.10520) and KAR (arXiv 2306.10933); 
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -97,6 +97,19 @@ class Prompt:
         return tuple(properties)
 
 
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What all prompts about a kind of entity say; the domain's words are to be filled in.
+
+    `lines` are what stands between the marks for the fields of a request.
+    """
+
+    kind: EntityKind
+    system: str
+    user: str
+    lines: Callable[[Domain, Mapping[str, Json]], Sequence[str]]
+
+
 def item_prompt(domain: Domain, entity: EntityKey, fields: Mapping[str, Json]) -> Prompt:
     """Return the prompt about one item, made from its semantically relevant fields.
 
@@ -105,9 +118,12 @@ def item_prompt(domain: Domain, entity: EntityKey, fields: Mapping[str, Json]) -
     if entity.kind is not EntityKind.ITEM:
         raise Permanent(Reason.REFUSED, f"there is no prompt for a {entity.kind.value}")
     require_title(fields)
-    template = _template(domain)
-    lines = field_lines(fields, domain.max_fields_bytes)
-    return replace(template, user=template.user.format(fields="\n".join(lines)))
+    return told(template(domain, _WORDING), _WORDING.lines(domain, fields))
+
+
+def told(blank: Prompt, lines: Iterable[str]) -> Prompt:
+    """Return a template with what is asked about between its marks."""
+    return replace(blank, user=blank.user.format(fields="\n".join(lines)))
 
 
 def require_title(fields: Mapping[str, Json]) -> None:
@@ -128,12 +144,12 @@ def repair_prompt(prompt: Prompt, rejection: Rejection) -> Prompt:
 
 def prompt_id(domain: Domain) -> str:
     """Return the id of every prompt about an item: a hash of all that is not the item."""
-    return _template(domain).prompt_id
+    return template(domain, _WORDING).prompt_id
 
 
 def rules(domain: Domain) -> str:
     """Return what every prompt about an item begins with."""
-    return _template(domain).system
+    return template(domain, _WORDING).system
 
 
 def defused(text: str) -> str:
@@ -191,35 +207,23 @@ _COMPLAINTS: Mapping[Rejection, str] = {
 }
 
 
-@lru_cache(maxsize=16)
-def _template(domain: Domain) -> Prompt:
-    return template(
-        domain,
-        _SYSTEM,
-        _USER,
-        EntityKind.ITEM,
-        lambda fields: list(field_lines(fields, domain.max_fields_bytes)),
-    )
+_WORDING = Wording(
+    EntityKind.ITEM,
+    _SYSTEM,
+    _USER,
+    lambda domain, fields: list(field_lines(fields, domain.max_fields_bytes)),
+)
 
 
-def template(
-    domain: Domain,
-    system: str,
-    user: str,
-    kind: EntityKind,
-    lines: Callable[[Mapping[str, Json]], Sequence[str]],
-) -> Prompt:
-    """Return the prompt about a kind of entity, with its id, that lacks only what is asked about.
-
-    `system` and `user` are the wording, with the domain's words to be filled in; `lines` are what
-    stands between the marks for the fields of a request.
-    """
+@lru_cache(maxsize=48)
+def template(domain: Domain, wording: Wording) -> Prompt:
+    """Return the prompt that lacks only what is asked about, with its id."""
     marks = {"opens": FENCE_OPENS, "closes": FENCE_CLOSES, "noun": domain.noun}
     asks = [
-        f"- {factor.name}: {factor.taste if kind is EntityKind.USER else factor.ask}"
+        f"- {factor.name}: {factor.taste if wording.kind is EntityKind.USER else factor.ask}"
         for factor in domain.factors
     ]
-    system = system.format(
+    system = wording.system.format(
         **marks,
         expert=domain.expert,
         language=domain.language,
@@ -227,15 +231,15 @@ def template(
         high=domain.max_factor_chars,
         asks="\n".join(asks),
     )
-    user = user.format(**marks)
+    user = wording.user.format(**marks)
     schema = _schema(domain)
     examples = tuple(
         (
-            user.format(fields="\n".join(lines(example.fields))),
+            user.format(fields="\n".join(wording.lines(domain, example.fields))),
             spelled(dict(zip(domain.factor_names, example.texts, strict=True))),
         )
         for example in domain.examples
-        if example.kind is kind
+        if example.kind is wording.kind
     )
     identity = canonical_json(
         [system, *examples, user, schema, domain.max_tokens, domain.max_fields_bytes]

@@ -8,8 +8,6 @@ REKI (arXiv 2408.10520); wording is our own.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import lru_cache
 
 from schemas.entities import EntityKind
 from schemas.errors import InvalidInput
@@ -18,9 +16,11 @@ from schemas.reasons import Reason
 from workers.knowledge.prompts import (
     Domain,
     Prompt,
+    Wording,
     cut,
     spoken,
     template,
+    told,
 )
 from workers.knowledge.titles import entries, first_within, title_line
 
@@ -68,18 +68,17 @@ def user_prompt(domain: Domain, fields: Mapping[str, Json]) -> Prompt:
     lines = _both_sides(domain, fields)
     if not lines:
         raise InvalidInput(Reason.EMPTY_TITLE, "a request without anything liked or disliked")
-    blank = _template(domain)
-    return replace(blank, user=blank.user.format(fields="\n".join(lines)))
+    return told(template(domain, _WORDING), lines)
 
 
 def user_prompt_id(domain: Domain) -> str:
     """Return the id of every prompt about a user: a hash of all that is not the user's."""
-    return _template(domain).prompt_id
+    return template(domain, _WORDING).prompt_id
 
 
 def user_rules(domain: Domain) -> str:
     """Return what every prompt about a user begins with."""
-    return _template(domain).system
+    return template(domain, _WORDING).system
 
 
 def titles_in(fields: Mapping[str, Json]) -> list[str]:
@@ -108,12 +107,4 @@ def _line(entry: Mapping[str, Json]) -> str:
     return title_line(entry) + (f": {signal}" if signal else "")
 
 
-@lru_cache(maxsize=16)
-def _template(domain: Domain) -> Prompt:
-    return template(
-        domain,
-        _SYSTEM,
-        _USER,
-        EntityKind.USER,
-        lambda fields: _both_sides(domain, fields),
-    )
+_WORDING = Wording(EntityKind.USER, _SYSTEM, _USER, _both_sides)

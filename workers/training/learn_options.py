@@ -28,7 +28,7 @@ class LearnOptions:
             (small) catalogue, or the "dense" loss within the batch.
         sizes: of a batch.
         epochs: at most so many passes over the users.
-        patience: epochs without a better figure on what was held out before it stops.
+        patience: so many epochs may bring no better figure on what was held out; one more ends it.
         learning_rate, weight_decay, warmup_epochs: AdamW's, on a cosine to a tenth.
         gain_rate: share of the learning rate that the norms' gains and the temperature get; the
             keys, that is what an item weighs in a history, have all of it.

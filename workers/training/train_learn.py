@@ -297,6 +297,12 @@ def _digest(data: LearnData, options: LearnOptions) -> str:
         if sequences is not None:
             hasher.update(np.ascontiguousarray(sequences.items).data)
             hasher.update(np.ascontiguousarray(sequences.starts).data)
+            if sequences.at_ms is not None:
+                hasher.update(np.ascontiguousarray(sequences.at_ms).data)
+    if (asked := data.held_out) is not None:
+        found = asked.positives
+        for rows in (asked.rows, asked.candidates, found.users, found.candidates):
+            hasher.update(np.ascontiguousarray(rows).data)
     return hasher.hexdigest()
 
 

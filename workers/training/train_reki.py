@@ -101,14 +101,13 @@ def reki_space(
     *,
     name: str,
     provenance: Mapping[str, str | int],
-    metrics: Mapping[str, float],
 ) -> HeinAdaptor:
     """Return the adaptor of the space `name` over the parts of the space `raw`.
 
-    `provenance` says what it was trained on; `metrics` goes with the AUC of the trained ranker.
+    `provenance` says what it was trained on.
     """
     shape = trained.shape
-    figures = {"valid_auc": trained.valid_auc, **metrics}
+    figures = {"valid_auc": trained.valid_auc}
     if trained.test_auc is not None:
         figures["test_auc"] = trained.test_auc
     space = Space(

@@ -1,7 +1,8 @@
 """What users took to, in order, and its division into histories and targets. Pure numpy.
 
-With times, a division is a moment for everybody: no target is at or before it, no history after it.
-Without times a history is a set: its order is drawn anew whenever it is divided.
+Divided by a moment, no target is at or before it and no history after it; divided by items, those
+taken for new are the targets, whenever they were. Without times a history is a set: its order is
+drawn anew whenever it is divided.
 """
 
 from collections.abc import Iterator
