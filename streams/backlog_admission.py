@@ -67,6 +67,7 @@ class BacklogAdmission:
         self._beside = beside
         self._entered = 0
         self._calls: dict[asyncio.Future[Any], bool] = {}
+        self._sent_away: set[asyncio.Future[Any]] = set()
         self._calls_since_look = 0
         self._most: int | None = None
         self._others_at = -math.inf
@@ -102,12 +103,14 @@ class BacklogAdmission:
         self._calls_since_look = max(len(self._calls), self._calls_since_look)
         try:
             await asyncio.wait({task})
+            if task.cancelled() and task in self._sent_away:
+                raise GaveWay
+            # A call that was cancelled by anybody else is a bug, and passes for nothing better.
+            return task.result()
         finally:
             del self._calls[task]
+            self._sent_away.discard(task)
             task.cancel()  # of no effect on what has ended
-        if task.cancelled():
-            raise GaveWay
-        return task.result()
 
     async def look(self) -> None:
         """Let the server's figures of now decide; never raises for what the server does."""
@@ -144,6 +147,7 @@ class BacklogAdmission:
             # The first ones, of which most would be lost.
             staying = [call for call, may in self._calls.items() if may or self._beside]
             for call in self._calls.keys() - staying[: max(1, self._beside)]:
+                self._sent_away.add(call)
                 call.cancel()
         elif now - self._others_at < QUIET_SECONDS:
             self._most = max(1, self._beside)

@@ -176,10 +176,14 @@ class LaneMaker:
             )
         # A recorded answer takes no time: nobody needs a way out, or an idler hour.
         takes_time = knowledge.writer != "recorded"
-        registry = SpaceRegistry(self._probe, self._keys)
-        groups = GroupSet(registry, self._settings.groups.dir)
-        raw_space = FollowedRawSpace(registry)
-        way_out = WayOut(groups, raw_space, SharedGate(domain))
+        way_out: WayOut | None = None
+        watched: list[Companion] = []
+        if takes_time and not is_backlog:
+            registry = SpaceRegistry(self._probe, self._keys)
+            groups = GroupSet(registry, self._settings.groups.dir)
+            raw_space = FollowedRawSpace(registry)
+            way_out = WayOut(groups, raw_space, SharedGate(domain))
+            watched = [groups.watch, raw_space.watch]
         lane = KnowledgeLane(
             self._name,
             emitter=self._emitter,
@@ -190,15 +194,14 @@ class LaneMaker:
             settings=knowledge,
             clock=self._clock,
             budget=budget,
-            way_out=way_out if takes_time and not is_backlog else None,
+            way_out=way_out,
         )
         limits = lane_limits(
             self._settings.lane, max_batch=1, max_batches_in_flight=knowledge.in_flight
         )
         self._metrics.follow_writer(self._name, lane.stats, budget)
         made = MadeLane(lane, limits, writes_redis=False, closed=[writer.aclose], aside=lane.aside)
-        if takes_time and not is_backlog:
-            made.beside += [groups.watch, raw_space.watch]
+        made.beside += watched
         if is_backlog:
             made.rank = lane.rank
         if admission is not None:

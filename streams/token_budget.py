@@ -6,15 +6,13 @@ a call is decided. Where Redis counts what a worker told and the reply is lost, 
 again: the hour then ends early by what one second cost.
 """
 
-import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Protocol
 
 from schemas.errors import Transient
 from streams.engine.ports import BatchAdmission, Clock
-
-TELL_SECONDS = 1.0
+from streams.follow_spaces import follow
 
 SHARED_SHARE = 0.1
 """Of the budget, kept for calls that items of a group share: one of them serves many, so what is
@@ -75,12 +73,8 @@ class TokenBudget:
             self._told, self._untold = total, self._untold - telling
 
     async def keep_telling(self) -> None:
-        """Do so every second until cancelled."""
-        while True:
-            # The view guard reports an unreachable Redis; what is untold is told later.
-            with suppress(Transient):
-                await self.tell()
-            await asyncio.sleep(TELL_SECONDS)
+        """Do so every second until cancelled; what could not be told is told later."""
+        await follow(self.tell)
 
     async def tell_last(self) -> None:
         """Tell what is left to tell, if Redis can be reached."""

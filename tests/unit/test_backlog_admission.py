@@ -224,6 +224,16 @@ async def test_a_call_that_fails_by_itself_says_so():
         await admission.through(fail(), may_stay=False)
 
 
+async def test_a_call_that_nobody_sent_away_does_not_pass_for_one_that_made_way():
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await BacklogAdmission(Pages(), in_flight=2, every_seconds=1.0, beside=0).through(
+            cancelled(), may_stay=False
+        )
+
+
 async def test_whoever_gives_a_call_up_ends_it():
     admission = BacklogAdmission(Pages(), in_flight=8, every_seconds=0.25, beside=0)
     ended = asyncio.Event()
